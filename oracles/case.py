@@ -1,0 +1,110 @@
+"""A case: a law and what it is judged on, as a value that goes to JSON and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from .codec import CodecError, decode, encode
+from .law import LAWS
+from .recipe import BLOCKS, DTYPES, Recipe
+from .sample import Nesting, Sample
+from .setting import Setting, fold
+from .subject import Specimen
+from .traits import TRAITS
+
+SCHEMA = 1
+
+
+class CaseError(ValueError):
+    """A case file cannot be read. One line that says why and what would be right."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one cell was judged on.
+
+    law       by name
+    device    "cpu", "cuda", "meta", ...
+    specimen, setting, sample, nesting   what the law quantifies over; the others are None
+    schema    the version of this form
+    """
+
+    law: str
+    device: str = "cpu"
+    specimen: Specimen | None = None
+    setting: Setting | None = None
+    sample: Sample | None = None
+    nesting: Nesting | None = None
+    schema: int = SCHEMA
+
+
+def to_json(case: Case) -> str:
+    """The case as text; the same text for the same case."""
+    return json.dumps({"schema": case.schema} | encode(case), indent=1) + "\n"
+
+
+def from_json(text: str) -> Case:
+    """The case in this text; CaseError where it is not one."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise CaseError(f"is not JSON: {error}") from None
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(schema, int):
+        raise CaseError("is not a case: it has no 'schema' number")
+    if schema > SCHEMA:
+        raise CaseError(f"has schema {schema}; this torchlaws reads up to {SCHEMA}: update it")
+    try:
+        case = decode(Case, data)
+        _validate(case)
+    except CodecError as error:
+        raise CaseError(f"is not a case of schema {schema}: {error}") from None
+    return case
+
+
+def _validate(case: Case) -> None:
+    if case.law not in LAWS:
+        raise CodecError(f"no law is named {case.law!r}; `python -m oracles laws` lists them")
+    if case.setting is not None:
+        _valid_stack(case.setting.grad)
+    if case.nesting is not None:
+        _valid_stack(case.nesting.contexts)
+    for made in (case.specimen, case.sample):
+        if made is not None and made.dtype not in DTYPES:
+            raise CodecError(f"no dtype {made.dtype!r}; known: {', '.join(DTYPES)}")
+    if case.specimen is not None:
+        _valid_stack(case.specimen.mixture.grad)
+        _valid_recipe(case.specimen.recipe)
+
+
+def _valid_stack(stack: tuple[str, ...]) -> None:
+    try:
+        fold(stack)
+    except ValueError as error:
+        raise CodecError(str(error)) from None
+
+
+def _valid_recipe(recipe: Recipe) -> None:
+    count = len(recipe.inputs)
+    for index, node in enumerate(recipe.nodes):
+        if node.op not in TRAITS and node.op not in BLOCKS:
+            raise CodecError(f"no kind of node is named {node.op!r}; known: {', '.join(sorted(TRAITS))}")
+        if any(not 0 <= i < count for i in node.inputs):
+            raise CodecError(f"node {index} ({node.op}) takes a value that is not there yet")
+        if node.body is not None:
+            _valid_recipe(node.body)
+        count += len(node.body.outputs) if node.body else len(node.traits.differentiable)
+    if any(not 0 <= i < count for i in recipe.outputs):
+        raise CodecError("an output is a value that is not there")
+
+
+def read(path: Path) -> Case:
+    """The case stored in a file; CaseError, with the path, where it cannot be read."""
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CaseError(f"cannot read case {path}: {error.strerror}") from None
+    except CaseError as error:
+        raise CaseError(f"case {path} {error}") from None

@@ -1,0 +1,206 @@
+"""The register of what torch is known to break: data in deviations.toml, conditions here.
+
+A deviation explains a violation where its condition holds, on its devices and torch
+versions, and up to its size. Nothing is kept out of a law's domain beforehand: such
+cases are judged and counted, and the witnesses of a deviation must still break the law.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
+
+from .case import Case, read
+from .law import LAWS, Violation
+from .reference import predict
+from .setting import Stack, fold
+from .traits import TRAITS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE: Final = Path(__file__).parent
+BASES: Final = ("documented", "bug", "undocumented", "rounding")
+
+
+class RegisterError(ValueError):
+    """An entry of the register is not well formed."""
+
+
+Condition = Callable[[Case], bool]
+CONDITIONS: Final[dict[str, Condition]] = {}
+
+
+def condition(decide: Condition) -> Condition:
+    """Register a condition under its name, for deviations.toml."""
+    CONDITIONS[decide.__name__] = decide
+    return decide
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One way in which torch is known to break laws.
+
+    name       says what torch does, as a sentence
+    laws       which laws it breaks
+    condition  of which cases: the name of a condition
+    devices    on which devices
+    torch      in which versions, as a PEP 440 specifier
+    basis      documented, bug, undocumented or rounding
+    reason     why, in one sentence
+    link       to PyTorch's documentation or issue; "" where none was found
+    ulps       for rounding, the largest difference it explains, in units in the last place
+    witnesses  stored cases, for each law at least one, which must still break it
+    """
+
+    name: str
+    laws: tuple[str, ...]
+    condition: str
+    devices: tuple[str, ...]
+    torch: str
+    basis: str
+    reason: str
+    link: str
+    ulps: float
+    witnesses: tuple[str, ...]
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """The witnesses, read."""
+        return [read(HERE.parent / path) for path in self.witnesses]
+
+    def in_force(self, device: str, version: str) -> bool:
+        """Whether it speaks of this device and torch version."""
+        return device in self.devices and SpecifierSet(self.torch).contains(version, prereleases=True)
+
+    def explains(self, case: Case, violation: Violation) -> bool:
+        """Whether this violation is one that it describes."""
+        if case.law not in self.laws:
+            return False
+        if self.ulps and (violation.ulps is None or violation.ulps > self.ulps):
+            return False
+        return CONDITIONS[self.condition](case)
+
+
+@dataclass(frozen=True)
+class Register:
+    """All deviations, for one torch version."""
+
+    deviations: tuple[Deviation, ...]
+    version: str
+
+    def of(self, law: str, device: str) -> Iterator[Deviation]:
+        """Those in force for a law on a device."""
+        for deviation in self.deviations:
+            if law in deviation.laws and deviation.in_force(device, self.version):
+                yield deviation
+
+    def explaining(self, case: Case, violation: Violation) -> Deviation | None:
+        """The first deviation that describes this violation."""
+        found = (d for d in self.of(case.law, case.device) if d.explains(case, violation))
+        return next(found, None)
+
+
+def plain_version(version: str) -> str:
+    """The release of a torch version: without the build, "2.13.0" for "2.13.0+cpu"."""
+    return Version(str(version)).public
+
+
+def load(path: Path = HERE / "deviations.toml", version: str = "") -> Register:
+    """The register, read and checked, for the torch that is imported or for ``version``."""
+    entries = tomllib.loads(path.read_text(encoding="utf-8")).get("deviation", [])
+    deviations = tuple(_entry(e) for e in entries)
+    twice = {d.name for d in deviations if sum(e.name == d.name for e in deviations) > 1}
+    if twice:
+        raise RegisterError(f"deviations named twice: {', '.join(sorted(twice))}")
+    return Register(deviations, version or plain_version(torch.__version__))
+
+
+def _entry(data: dict[str, Any]) -> Deviation:
+    given = {"devices": ["cpu", "cuda"], "torch": "", "link": "", "ulps": 0.0} | data
+    name = given.get("name", "?")
+    fields = set(Deviation.__dataclass_fields__)
+    if set(given) != fields:
+        wrong = ", ".join(sorted(set(given) ^ fields))
+        raise RegisterError(f"deviation {name!r}: missing or unknown fields: {wrong}")
+    made = Deviation(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    for law in made.laws:
+        if law not in LAWS:
+            raise RegisterError(f"deviation {name!r} names law {law!r}, which does not exist")
+    if made.condition not in CONDITIONS:
+        known = ", ".join(sorted(CONDITIONS))
+        raise RegisterError(f"deviation {name!r}: no condition {made.condition!r}; known: {known}")
+    if made.basis not in BASES:
+        raise RegisterError(f"deviation {name!r}: basis is one of {', '.join(BASES)}")
+    if (made.basis == "rounding") is not bool(made.ulps):
+        raise RegisterError(f"deviation {name!r}: basis rounding and a size in ulps go together")
+    try:
+        SpecifierSet(made.torch)
+    except InvalidSpecifier:
+        raise RegisterError(f"deviation {name!r}: torch is a PEP 440 specifier") from None
+    return made
+
+
+# --- conditions: which cases, no wider than it must be ------------------------------------------
+
+
+@condition
+def always(case: Case) -> bool:
+    """Every case: the deviation is of the law itself."""
+    return True
+
+
+def _values(case: Case, dtype: str = "") -> Any:
+    assert case.specimen is not None and case.setting is not None
+    return predict(case.specimen.recipe, case.setting, dtype or case.specimen.dtype).outputs
+
+
+def _ops(case: Case) -> set[str]:
+    return case.specimen.recipe.ops() if case.specimen is not None else set()
+
+
+def _stacks(case: Case) -> Iterator[Stack]:
+    if case.setting is not None:
+        yield case.setting.grad
+    if case.nesting is not None:
+        yield case.nesting.contexts
+
+
+@condition
+def inference_mode_is_switched_off_while_grad_is_disabled(case: Case) -> bool:
+    """Somewhere in the stack stands inference_mode(False) where grad is disabled."""
+    for stack in _stacks(case):
+        for depth, context in enumerate(stack):
+            if context == "torch.inference_mode(False)" and not fold(stack[: depth + 1]).grad:
+                return True
+    return False
+
+
+@condition
+def an_unrecorded_output_is_an_input_or_a_view(case: Case) -> bool:
+    """An output requires grad though nothing was recorded: it is an input, or a view of one."""
+    return any(v.requires_grad and not v.recorded for v in _values(case))
+
+
+@condition
+def a_block_is_checkpointed(case: Case) -> bool:
+    """Some block is called through torch.utils.checkpoint."""
+    assert case.specimen is not None
+    return any(node.checkpointed for node in case.specimen.recipe.walk())
+
+
+def _has(*ops: str) -> Condition:
+    unknown = [op for op in ops if op not in TRAITS]
+    if unknown:
+        raise RegisterError(f"no such kinds of nodes: {', '.join(unknown)}")
+    return lambda case: not _ops(case).isdisjoint(ops)

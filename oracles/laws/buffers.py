@@ -1,0 +1,45 @@
+"""Buffers: state that is no parameter. Forward may move it, autograd never touches it."""
+
+from __future__ import annotations
+
+from ..law import law
+from ..relations import agree, every
+from ..setting import Setting, evaluating, grad_enabled, partly_frozen
+from ..subject import Subject
+
+_TRACKING = ("BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d")
+
+
+@law(
+    source="Module.register_buffer: 'should not be considered a model parameter'",
+    norms=("E19", "G9", "C14"),
+    having=(*_TRACKING, "shift"),
+)
+def buffers_never_require_grad(subject: Subject, setting: Setting) -> None:
+    """After forward and backward, in any mode, every buffer is a leaf that does not require grad."""
+    run = subject.backward(setting)
+    every(run.evaluate(*(f"model.get_buffer({n!r}).requires_grad" for n in subject.buffers)), False)
+    every(run.evaluate(*(f"model.get_buffer({n!r}).is_leaf" for n in subject.buffers)), True)
+
+
+@law(source="nn.BatchNorm1d", norms=("G13",), when=grad_enabled, having=_TRACKING)
+def backward_changes_no_state(subject: Subject, setting: Setting) -> None:
+    """Only forward moves parameters and buffers: backward leaves them as they are."""
+    agree(subject.backward(setting).state, subject.run(setting).state)
+
+
+@law(source="nn.BatchNorm1d; Module.requires_grad_", norms=("E4", "G12"), when=partly_frozen, having=_TRACKING)
+def frozen_layers_gather_the_same_statistics(subject: Subject, setting: Setting) -> None:
+    """Freezing does not stop running statistics: they move as without it."""
+    agree(subject.run(setting).state, subject.run(setting.but(frozen=())).state)
+
+
+@law(
+    source="nn.BatchNorm1d: running estimates are 'used for normalization during evaluation'",
+    norms=("G4", "G5"),
+    when=evaluating,
+    having=_TRACKING,
+)
+def evaluation_leaves_the_statistics_alone(subject: Subject, setting: Setting) -> None:
+    """In evaluation mode running statistics and the count of batches stay as they are."""
+    agree(subject.run(setting).state, subject.initial)

@@ -1,0 +1,121 @@
+"""Freezing: requires_grad=False on parameters selects gradients, and changes nothing else."""
+
+from __future__ import annotations
+
+from ..law import law
+from ..relations import absent, agree, every, unrecorded
+from ..setting import Setting, all_of, grad_enabled, partly_frozen, plain_grad
+from ..subject import Subject
+
+
+@law(source="notes/autograd, Setting requires_grad", norms=("A9",), when=partly_frozen)
+def freezing_changes_no_value(subject: Subject, setting: Setting) -> None:
+    """Freezing any parameters leaves every output as it was."""
+    agree(subject.run(setting).output, subject.run(setting.but(frozen=())).output)
+
+
+@law(source="notes/autograd, Setting requires_grad", norms=("A5",), when=partly_frozen)
+def a_frozen_parameter_receives_no_gradient(subject: Subject, setting: Setting) -> None:
+    """backward leaves .grad of a frozen parameter None."""
+    gradients = subject.backward(setting).gradients
+    absent(gradients.only(lambda e, _: any(repr(name) in e for name in setting.frozen)))
+
+
+@law(
+    source="notes/autograd, Setting requires_grad",
+    norms=("A10", "A11", "A13", "I12", "J4", "J18"),
+    when=all_of(grad_enabled, partly_frozen),
+)
+def freezing_changes_no_other_gradient(subject: Subject, setting: Setting) -> None:
+    """The gradient of a trainable parameter or input does not depend on what is frozen."""
+    gradients = subject.backward(setting).gradients
+    others = subject.backward(setting.but(frozen=())).gradients
+    trainable = [e for e in gradients if not any(repr(name) in e for name in setting.frozen)]
+    agree(gradients.only(lambda e, _: e in trainable), others.only(lambda e, _: e in trainable))
+
+
+@law(source="notes/autograd, Setting requires_grad", norms=("A12",), when=plain_grad)
+def a_fully_frozen_module_records_nothing(subject: Subject, setting: Setting) -> None:
+    """With every parameter frozen and inputs that do not require grad, nothing is recorded."""
+    unrecorded(subject.run(setting.but(frozen=subject.parameters, inputs=())).output)
+
+
+@law(source="notes/autograd, How autograd encodes the history", norms=("A15",), when=plain_grad)
+def unfreezing_after_forward_gives_no_gradient(subject: Subject, setting: Setting) -> None:
+    """The graph is fixed in forward: a parameter unfrozen afterwards gets nothing from it."""
+    unfrozen = subject.backward(setting, between="model.requires_grad_(True)")
+    agree(unfrozen.gradients, subject.backward(setting).gradients)
+
+
+@law(
+    source="notes/autograd: 'only leaf tensors with requires_grad=True will have gradients accumulated'",
+    norms=("A16",),
+    when=plain_grad,
+)
+def freezing_after_forward_stops_the_gradient(subject: Subject, setting: Setting) -> None:
+    """A parameter frozen between forward and backward receives no gradient; inputs still do."""
+    run = subject.backward(setting, between="model.requires_grad_(False)")
+    absent(run.gradients.only(lambda e, _: "get_parameter" in e))
+    inputs = subject.backward(setting).gradients.only(lambda e, _: e.startswith("x["))
+    agree(run.gradients.only(lambda e, _: e.startswith("x[")), inputs)
+
+
+@law(source="Tensor.requires_grad_", norms=("A17",), when=plain_grad)
+def freezing_and_unfreezing_is_a_round_trip(subject: Subject, setting: Setting) -> None:
+    """After freezing and unfreezing, gradients are those of a module that never was frozen."""
+    trip = "flags = [p.requires_grad for p in model.parameters()]\nmodel.requires_grad_(False)\n"
+    trip += "for p, flag in zip(model.parameters(), flags): p.requires_grad_(flag)"
+    agree(subject.backward(setting, prepare=trip).gradients, subject.backward(setting).gradients)
+
+
+@law(source="Tensor.grad; notes/autograd", norms=("A18",), when=plain_grad)
+def freezing_keeps_a_gradient_that_is_there(subject: Subject, setting: Setting) -> None:
+    """Freezing clears no .grad, and later backwards do not change it."""
+    kept = "kept = [None if p.grad is None else p.grad.clone() for p in model.parameters()]\n"
+    kept += "model.requires_grad_(False)\nout = model(*x)\n"
+    kept += "differentiate(out if isinstance(out, tuple) else (out,))\n"
+    kept += "same = [a is b or torch.equal(a, b.grad) if a is not None else b.grad is None\n"
+    kept += "        for a, b in zip(kept, model.parameters())]"
+    every(subject.backward(setting, after=kept).evaluate("all(same)"), True)
+
+
+@law(source="Module.requires_grad_", norms=("E1", "E2", "D7"), when=plain_grad)
+def requires_grad_reaches_every_parameter_and_no_buffer(subject: Subject, setting: Setting) -> None:
+    """requires_grad_ sets the flag of each parameter, of no buffer, and returns the module."""
+    run = subject.run(setting, prepare="told = model.requires_grad_(True)")
+    every(run.requires_grad, True)
+    every(run.evaluate("told is model", "not any(b.requires_grad for b in model.buffers())"), True)
+    every(subject.run(setting, prepare="model.requires_grad_(False)").requires_grad, False)
+
+
+@law(source="notes/autograd, Setting requires_grad: 'all of the module's parameters'", norms=("E2",), when=plain_grad)
+def freezing_a_submodule_reaches_its_subtree_alone(subject: Subject, setting: Setting) -> None:
+    """requires_grad_ on a submodule equals requires_grad_ on each of its parameters."""
+    for path in subject.specimen.recipe.modules()[:1]:
+        whole = subject.run(setting, prepare=f"model.get_submodule({path!r}).requires_grad_(False)")
+        each = f"for p in model.get_submodule({path!r}).parameters(): p.requires_grad = False"
+        agree(whole.requires_grad, subject.run(setting, prepare=each).requires_grad)
+        outside = f"inside = {{id(p) for p in model.get_submodule({path!r}).parameters()}}\n"
+        outside += "flags = {n: p.requires_grad for n, p in model.named_parameters() if id(p) not in inside}\n"
+        outside += f"model.get_submodule({path!r}).requires_grad_(False)\n"
+        outside += "kept = all(model.get_parameter(n).requires_grad == f for n, f in flags.items())"
+        every(subject.run(setting, prepare=outside).evaluate("kept"), True)
+
+
+@law(source="Module.requires_grad_: 'sets the parameters' requires_grad attributes in-place'", norms=("E3",))
+def freezing_changes_no_state_and_no_flag(subject: Subject, setting: Setting) -> None:
+    """Freezing changes neither parameters nor buffers nor training flags."""
+    agree(subject.run(setting).flags, subject.run(setting.but(frozen=())).flags)
+    frozen = subject.run(setting.but(frozen=subject.parameters))
+    agree(frozen.state, subject.run(setting.but(frozen=())).state)
+
+
+@law(
+    source="nn.Dropout; notes/autograd, Setting requires_grad",
+    norms=("E5",),
+    when=partly_frozen,
+    having=("Dropout", "AlphaDropout", "Dropout2d", "RReLU"),
+)
+def frozen_modules_draw_the_same_randomness(subject: Subject, setting: Setting) -> None:
+    """Freezing does not stop dropout: the same randomness is drawn, in training and in eval."""
+    agree(subject.run(setting).randomness, subject.run(setting.but(frozen=())).randomness)

@@ -1,0 +1,125 @@
+"""Gradients: where backward puts them, and what leaves them alone."""
+
+from __future__ import annotations
+
+import torch
+
+from ..law import law
+from ..relations import absent, agree, equal, holds, refuses
+from ..sample import Sample
+from ..setting import Setting, all_of, grad_enabled, partly_frozen, plain_grad
+from ..subject import BACKWARD, Subject
+
+
+@law(source="Tensor.grad: 'None by default'", norms=("A19",))
+def gradients_are_none_before_backward(subject: Subject, setting: Setting) -> None:
+    """Forward alone leaves every .grad None."""
+    absent(subject.run(setting).gradients)
+
+
+@law(source="Tensor.grad; Tensor.backward: 'accumulates gradients in the leaves'", norms=("A19",), when=grad_enabled)
+def gradients_accumulate(subject: Subject, setting: Setting) -> None:
+    """Two backwards leave the sum of two gradients: twice the one."""
+    twice = f"{BACKWARD[:-1]}, retain_graph=True)\n{BACKWARD}"
+    halve = "for t in [*model.parameters(), *x]:\n    if t.grad is not None: t.grad.div_(2)"
+    agree(subject.backward(setting, twice, after=halve).gradients, subject.backward(setting).gradients)
+
+
+@law(source="torch.autograd.grad", norms=("A20",), when=grad_enabled)
+def autograd_grad_touches_no_grad_field(subject: Subject, setting: Setting) -> None:
+    """autograd.grad returns gradients and leaves every .grad None."""
+    call = "leaves = [t for t in [*model.parameters(), *x] if t.requires_grad]\n"
+    call += "roots = [o for o in out if o.grad_fn is not None]\n"
+    call += "if roots and leaves:\n    torch.autograd.grad(roots, leaves, "
+    call += "[weights(o) for o in roots], allow_unused=True)"
+    absent(subject.backward(setting, call).gradients)
+
+
+@law(source="Tensor.backward, inputs", norms=("A22",), when=all_of(plain_grad, partly_frozen))
+def backward_to_a_subset_acts_as_freezing_the_rest(subject: Subject, setting: Setting) -> None:
+    """backward(inputs=...) gives those leaves the same gradients as freezing all others would."""
+    wanted = [f"model.get_parameter({n!r})" for n in subject.parameters if n not in setting.frozen]
+    wanted += [f"x[{i}]" for i in setting.inputs]
+    if wanted:
+        asked = f"differentiate(out, inputs=[{', '.join(wanted)}])"
+        some = subject.backward(setting.but(frozen=()), asked)
+        agree(some.gradients, subject.backward(setting).gradients)
+
+
+@law(source="notes/autograd, Setting requires_grad; Module.train", norms=("D7", "G13"), when=grad_enabled)
+def backward_changes_no_flag(subject: Subject, setting: Setting) -> None:
+    """Backward leaves training flags, requires_grad and the grad mode as they are."""
+    backward, forward = subject.backward(setting), subject.run(setting)
+    agree(backward.flags, forward.flags)
+    agree(backward.requires_grad, forward.requires_grad)
+    agree(backward.mode, forward.mode)
+
+
+@law(source="Module.register_forward_hook", norms=("K13",), when=plain_grad)
+def hooks_that_return_none_change_nothing(subject: Subject, setting: Setting) -> None:
+    """Forward hooks that return None change neither outputs nor gradients nor recording."""
+    attach = "for m in model.modules():\n    m.register_forward_hook(lambda *_: None)\n"
+    attach += "    m.register_forward_pre_hook(lambda *_: None)"
+    hooked, plain = subject.backward(setting, prepare=attach), subject.backward(setting)
+    agree(hooked.output, plain.output)
+    agree(hooked.recording, plain.recording)
+    agree(hooked.gradients, plain.gradients)
+
+
+@law(source="torch.autograd.grad, allow_unused, materialize_grads", norms=("A21",))
+def autograd_grad_refuses_what_does_not_require_grad(sample: Sample) -> None:
+    """autograd.grad refuses frozen tensors, and unused ones unless allow_unused=True."""
+    x, frozen = sample.tensor(requires_grad=True), sample.tensor()
+    unused = sample.tensor(requires_grad=True)
+    loss = (x * frozen).sum().abs()
+    refuses(lambda: torch.autograd.grad(loss, frozen, retain_graph=True), RuntimeError, "require grad")
+    refuses(lambda: torch.autograd.grad(loss, unused, retain_graph=True), RuntimeError, "unused")
+    (nothing,) = torch.autograd.grad(loss, unused, retain_graph=True, allow_unused=True)
+    holds(nothing is None, "torch.autograd.grad(loss, unused, allow_unused=True)[0] is None")
+
+
+@law(source="Tensor.backward, retain_graph", norms=("A23",))
+def a_second_backward_is_refused(sample: Sample) -> None:
+    """A second backward through a freed graph raises, unless retain_graph=True."""
+    x = sample.tensor(requires_grad=True)
+    kept, freed = (x * x).sum().abs(), (x * x).sum().abs()
+    kept.backward(retain_graph=True)
+    kept.backward()
+    freed.backward()
+    refuses(lambda: freed.backward(), RuntimeError, "second time")
+
+
+@law(source="notes/autograd, In-place correctness checks", norms=("A27",))
+def a_saved_tensor_that_was_written_into_is_refused(sample: Sample) -> None:
+    """backward raises where a saved tensor was changed in place, under no_grad as well."""
+    x, weight = sample.tensor(requires_grad=True), sample.tensor(requires_grad=True)
+    plain, inference = (x * weight).sum().abs(), (x * weight).sum().abs()
+    with torch.no_grad():
+        weight.mul_(2)
+    refuses(lambda: plain.backward(), RuntimeError, "modified by an inplace operation")
+    with torch.inference_mode():
+        weight.mul_(2)
+    refuses(lambda: inference.backward(), RuntimeError, "modified by an inplace operation")
+
+
+@law(source="notes/autograd, Saved tensors", norms=("A28",))
+def writing_into_what_is_not_saved_is_harmless(sample: Sample) -> None:
+    """A parameter that no trainable path needs may change between forward and backward."""
+    x, weight = sample.tensor(), sample.tensor(requires_grad=True)
+    loss = (x * weight).sum().abs()
+    with torch.no_grad():
+        weight.mul_(2)
+    loss.backward()
+    holds(weight.grad is None, "weight.grad is None", False)
+
+
+@law(source="nn.Dropout; notes/autograd, non-differentiable functions", norms=("A29", "H2", "H6"))
+def the_gradient_of_dropout_is_its_mask(sample: Sample) -> None:
+    """Masks are constants for autograd: where an element was zeroed, so is its gradient."""
+    sample.needs_values()
+    x = torch.ones_like(sample.tensor()).requires_grad_()
+    output = torch.nn.functional.dropout(x, 0.5, training=True)
+    (gradient,) = torch.autograd.grad(output, x, torch.ones_like(x))
+    kept = output != 0
+    equal(output.detach(), kept * torch.full_like(output.detach(), 2), "F.dropout(ones, 0.5)")
+    equal(gradient, kept * torch.full_like(gradient, 2), "the gradient of F.dropout(x, 0.5)")

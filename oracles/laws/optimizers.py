@@ -1,0 +1,112 @@
+"""Optimizers: they look at .grad, not at requires_grad, and record nothing."""
+
+from __future__ import annotations
+
+from ..law import law
+from ..relations import absent, agree, every
+from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
+from ..subject import Subject
+
+_PARAMETERS = ("Linear", "Conv1d", "PReLU", "LayerNorm", "scale")
+_SGD = "optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)\n"
+_ADAM = "optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)\n"
+
+
+@law(
+    source="notes/autograd, No-grad Mode, on optimizers",
+    norms=("B26", "E20"),
+    when=plain_grad,
+    having=_PARAMETERS,
+)
+def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
+    """Optimizer.step leaves parameters the leaves they were, and the grad mode as it was."""
+    for optimizer in (_SGD, _ADAM):
+        run = subject.backward(setting, after=optimizer + "optimizer.step()")
+        agree(run.requires_grad, subject.run(setting).requires_grad)
+        agree(run.mode, subject.run(setting).mode)
+        every(run.evaluate("all(p.is_leaf and p.grad_fn is None for p in model.parameters())"), True)
+
+
+@law(
+    source="Optimizer.zero_grad, set_to_none: 'skips the step altogether'",
+    norms=("E7",),
+    when=all_of(plain_grad, partly_frozen),
+    having=_PARAMETERS,
+)
+def a_step_skips_parameters_without_gradient(subject: Subject, setting: Setting) -> None:
+    """A parameter whose .grad is None does not move, in spite of weight decay and momentum."""
+    for optimizer in (_SGD, _ADAM):
+        before = optimizer + "state = {n: p.detach().clone() for n, p in model.named_parameters()}\n"
+        run = subject.backward(setting, after=before + "optimizer.step()\noptimizer.step()")
+        same = (f"torch.equal(state[{n!r}], model.get_parameter({n!r}))" for n in setting.frozen)
+        every(run.evaluate(*same), True)
+
+
+@law(
+    source="Optimizer.zero_grad; notes/autograd: 'won't have their .grad fields updated'",
+    norms=("E8",),
+    when=all_of(plain_grad, unfrozen),
+    having=("scale",),
+)
+def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
+    subject: Subject, setting: Setting
+) -> None:
+    """Optimizers look at .grad: freezing protects only with zero_grad(set_to_none=True)."""
+    keep = "model.requires_grad_(False)\nstate = copy.deepcopy(model.state_dict())\n"
+    moved = "moved = [not torch.equal(state[n], p) for n, p in model.named_parameters() if p.grad is not None]"
+    stale = subject.backward(setting, after=_SGD + keep + "optimizer.step()\n" + moved)
+    every(stale.evaluate("all(moved)"), True)
+    cleared = _SGD + keep + "optimizer.zero_grad(set_to_none=True)\noptimizer.step()\n"
+    still = "still = [torch.equal(state[n], p) for n, p in model.named_parameters()]"
+    every(subject.backward(setting, after=cleared + still).evaluate("all(still)"), True)
+
+
+@law(
+    source="Optimizer.zero_grad: 'does the step with a gradient of 0'",
+    norms=("E9",),
+    when=all_of(plain_grad, unfrozen),
+    having=("scale",),
+)
+def a_zero_gradient_does_not_protect_from_weight_decay(subject: Subject, setting: Setting) -> None:
+    """zero_grad(set_to_none=False) leaves zeros: weight decay still moves a frozen parameter."""
+    frozen = _SGD + "optimizer.zero_grad(set_to_none=False)\nmodel.requires_grad_(False)\n"
+    frozen += "state = copy.deepcopy(model.state_dict())\noptimizer.step()\n"
+    frozen += "moved = [not torch.equal(state[n], p) or not p.any() "
+    frozen += "for n, p in model.named_parameters() if p.grad is not None]"
+    every(subject.backward(setting, after=frozen).evaluate("all(moved)"), True)
+
+
+@law(source="Module.zero_grad; Optimizer.zero_grad", norms=("E10", "E11"), when=plain_grad, having=_PARAMETERS)
+def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
+    """zero_grad(set_to_none=True) makes each .grad None, False makes it zero; no flag changes."""
+    none = subject.backward(setting, after="model.zero_grad(set_to_none=True)")
+    absent(none.gradients.only(lambda e, _: "get_parameter" in e))
+    agree(none.requires_grad, subject.run(setting).requires_grad)
+    zero = subject.backward(setting, after="model.zero_grad(set_to_none=False)")
+    agree(zero.receiving, subject.backward(setting).receiving)
+    every(zero.evaluate("any(p.grad.any() for p in model.parameters() if p.grad is not None)"), False)
+    every(zero.evaluate("any(p.grad.requires_grad for p in model.parameters() if p.grad is not None)"), False)
+
+
+@law(
+    source="torch.optim, Taking an optimization step: optimizer.step(closure)",
+    norms=("B27",),
+    when=all_of(plain_grad, unfrozen),
+    having=_PARAMETERS,
+)
+def a_closure_runs_with_grad_enabled(subject: Subject, setting: Setting) -> None:
+    """step(closure) enables grad for the closure, called inside no_grad as well."""
+    step = "seen = []\ndef closure():\n    seen.append(torch.is_grad_enabled())\n    return torch.zeros(())\n"
+    step += "with torch.no_grad():\n    optimizer.step(closure)\n    after = torch.is_grad_enabled()"
+    for optimizer in (_SGD, _ADAM):
+        run = subject.backward(setting, after=optimizer + step)
+        every(run.evaluate("seen == [True]", "after is False"), True)
+
+
+@law(source="torch.optim: \"can't optimize a non-leaf Tensor\"", norms=("E20",), when=plain_grad, having=_PARAMETERS)
+def optimizers_refuse_tensors_that_are_no_leaves(subject: Subject, setting: Setting) -> None:
+    """An optimizer accepts frozen leaves and rejects tensors that are no leaves."""
+    attempt = "torch.optim.SGD(model.requires_grad_(False).parameters(), lr=0.1)\n"
+    attempt += "try: torch.optim.SGD([torch.ones(1, requires_grad=True) * 2], lr=0.1)\n"
+    attempt += "except ValueError as error: refused = 'non-leaf' in str(error)"
+    every(subject.run(setting, prepare="refused = False\n" + attempt).evaluate("refused"), True)

@@ -1,0 +1,164 @@
+"""The verbs that laws are written with. Each raises Violation; none returns a verdict.
+
+They compare whole tensors, and exactly: a difference of rounding that torch is known
+to show belongs in the register of deviations, with its measured size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .law import RAISED, NotApplicable, Refused, Term, Violation
+from .setting import Setting
+from .subject import BACKWARD, Plan, Seen, Subject, ulps_between
+
+
+def same(observed: Any, expected: Any) -> bool:
+    """Whether two things are the same: dtype, shape, device, values, NaN in the same places.
+
+    None is the same as None only. A tensor is the same as a tensor only.
+    """
+    if observed is expected:
+        return True
+    if isinstance(observed, Tensor) is not isinstance(expected, Tensor):
+        return False
+    if not isinstance(observed, Tensor):
+        return type(observed) is type(expected) and bool(observed == expected)
+    if observed.dtype != expected.dtype or observed.shape != expected.shape:
+        return False
+    if observed.device != expected.device:
+        return False
+    if torch.equal(observed, expected):
+        return True
+    nan = observed.isnan() & expected.isnan()
+    return bool(((observed == expected) | nan).all())
+
+
+def describe(value: Any) -> str:
+    """A value in a message: short, with dtype and shape for tensors."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    kind = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if value.device.type == "meta":
+        return kind
+    text = " ".join(str(value.detach().cpu().flatten()[:8].tolist()).split())
+    return f"{kind} {text}{' ...' if value.numel() > 8 else ''}"
+
+
+def _violate(observed: Term, expected: Term, what: str = "") -> None:
+    ulps = None
+    if isinstance(observed.value, Tensor) and isinstance(expected.value, Tensor):
+        ulps = ulps_between(observed.value, expected.value)
+    size = f" (they differ by {ulps:.3g} ulp)" if ulps is not None else ""
+    message = (
+        f"{what}{observed.expression} was {describe(observed.value)}, "
+        f"expected {describe(expected.value)}{size}"
+    )
+    raise Violation(message, observed, expected, ulps)
+
+
+def agree(observed: Seen, expected: Seen) -> None:
+    """The same things are seen, and each is the same."""
+    for expression in observed:
+        if expression not in expected:
+            _violate(observed.term(expression), Term("None", None), "one side lacks it: ")
+    for expression in expected:
+        if expression not in observed:
+            _violate(Term("None", None), expected.term(expression), "one side lacks it: ")
+        left, right = observed[expression], expected[expression]
+        if isinstance(left, Tensor) and left.device.type == "meta" and left.shape == right.shape:
+            raise NotApplicable("tensors of the meta device have no values")
+        if not same(left, right):
+            _violate(observed.term(expression), expected.term(expression))
+
+
+def agree_with(seen: Seen, expected: dict[str, Any]) -> None:
+    """What is seen is what a law says, literally: the same things, and each the same."""
+    for expression in seen:
+        if expression not in expected:
+            _violate(seen.term(expression), Term("None", None), "nothing is known of this: ")
+    for expression, value in expected.items():
+        if expression not in seen:
+            _violate(Term(expression, None), Term(repr(value), value), "it is not there: ")
+        if not same(seen[expression], value):
+            _violate(seen.term(expression), Term(repr(value), value))
+
+
+def every(seen: Seen, value: Any) -> None:
+    """Everything that is seen has this one value."""
+    agree_with(seen, dict.fromkeys(seen, value))
+
+
+def _facts(output: Seen, wanted: Callable[[Tensor], dict[str, bool]]) -> None:
+    """Each tensor has the attributes that are wanted of it."""
+    for expression, tensor in output.items():
+        for attribute, value in wanted(tensor).items():
+            found = eval(f"tensor.{attribute}", {"tensor": tensor})
+            if found is not value:
+                observed = replace(output.term(expression), expression=f"{expression}.{attribute}")
+                _violate(replace(observed, value=found), Term(repr(value), value))
+
+
+def unrecorded(output: Seen) -> None:
+    """No tensor requires grad, has a grad_fn, or is not a leaf."""
+    _facts(output, lambda t: {"requires_grad": False, "grad_fn is None": True, "is_leaf": True})
+
+
+def leaf_iff_no_grad_fn(output: Seen) -> None:
+    """A tensor with a grad_fn requires grad and is no leaf; one without is a leaf."""
+
+    def wanted(tensor: Tensor) -> dict[str, bool]:
+        if tensor.grad_fn is None:
+            return {"is_leaf": True}
+        return {"is_leaf": False, "requires_grad": True}
+
+    _facts(output, wanted)
+
+
+def runs(subject: Subject, setting: Setting) -> None:
+    """Neither forward nor backward raises."""
+    try:
+        subject.backward(setting)
+    except Refused as refusal:
+        script = subject.script(Plan(setting, BACKWARD))
+        _violate(Term(RAISED, str(refusal), script), Term("None", None))
+
+
+def absent(gradients: Seen) -> None:
+    """Every gradient is None."""
+    every(gradients, None)
+
+
+def holds(value: object, what: str, expected: object = True) -> None:
+    """A plain fact about tensors: ``what`` says it, and its value must be the expected one."""
+    if not same(value, expected):
+        _violate(Term(what, value), Term(repr(expected), expected))
+
+
+def equal(observed: Any, expected: Any, what: str) -> None:
+    """Two tensors or values are the same."""
+    if not same(observed, expected):
+        _violate(Term(what, observed), Term("the other", expected))
+
+
+def refuses(action: Callable[[], object], error: type[Exception], *words: str) -> None:
+    """The action raises this type of error, and its message has these words.
+
+    Only a few words are compared: torch rewords its messages between versions.
+    """
+    wanted = f"{error.__name__} with {' and '.join(map(repr, words)) or 'any message'}"
+    try:
+        action()
+    except Exception as raised:
+        text = str(raised)
+        if isinstance(raised, error) and all(word in text for word in words):
+            return
+        found = f"{type(raised).__name__}: {text.partition(chr(10))[0]}"
+        _violate(Term("what was raised", found), Term("what is to be raised", wanted))
+    _violate(Term("what was raised", "nothing"), Term("what is to be raised", wanted))
+

@@ -1,0 +1,170 @@
+"""A trial: one law on one device, judged on one drawn case after another.
+
+It counts what was judged, knows which violations the register explains, and notes
+the global state of torch before and after. It draws nothing: give it cases.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from .case import Case
+from .deviations import Deviation, Register
+from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
+from .sample import Nesting, Sample
+from .setting import Setting
+from .subject import Subject, lattice
+
+
+@dataclass
+class Tally:
+    """What was judged.
+
+    subjects        drawn cases with at least one cell judged
+    cells           one law judged on one subject in one setting
+    out_of_scope    cells of which the law does not speak
+    unsupported     drawn cases that this build of torch cannot run
+    deviating       cells that broke the law as the register says, by deviation
+    not_applicable  why the law does not speak of this device, where it does not
+    """
+
+    subjects: int = 0
+    cells: int = 0
+    out_of_scope: int = 0
+    unsupported: int = 0
+    deviating: Counter[str] = field(default_factory=Counter)
+    not_applicable: str = ""
+
+
+class Leak(AssertionError):
+    """A case left the global state of torch changed: not a verdict, but a crash."""
+
+
+@dataclass
+class Trial:
+    """One law on one device: what was tried so far, and the last violation."""
+
+    law: Law
+    device: str
+    register: Register
+    tally: Tally = field(default_factory=Tally)
+    violation: tuple[Case, Violation] | None = None
+
+    def judge(self, drawn: Case) -> None:
+        """Judge a case in every setting of which the law speaks; raise Violation.
+
+        Raises Unsupported where this build of torch cannot run the case.
+        """
+        before = global_state()
+        try:
+            judged = self._judge(drawn)
+        except Unsupported:
+            self.tally.unsupported += 1
+            raise
+        finally:
+            torch.set_rng_state(before["torch.get_rng_state()"])
+        _compare(before, global_state())
+        self.tally.subjects += bool(judged)
+
+    def _judge(self, drawn: Case) -> int:
+        judged = 0
+        for case, quantities in cells(self.law, drawn):
+            try:
+                self.law.body(**quantities)
+            except OutOfScope as reason:
+                self.tally.out_of_scope += 1
+                if isinstance(reason, NotApplicable):
+                    self.tally.not_applicable = str(reason)
+                continue
+            except Violation as violation:
+                known = self.register.explaining(case, violation)
+                if known is None:
+                    self.violation = (case, violation)
+                    raise
+                self.tally.deviating[known.name] += 1
+            judged += 1
+        self.tally.cells += judged
+        return judged
+
+
+def cells(law: Law, drawn: Case) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """Each cell of a drawn case: the case that repeats it, and what the law is given."""
+    given = _quantities(law, drawn)
+    if not law.over_settings:
+        yield drawn, given
+        return
+    (name,) = (n for n, kind in law.quantifiers.items() if kind is Setting)
+    if drawn.setting is not None:
+        settings = [drawn.setting]
+    else:
+        assert drawn.specimen is not None
+        settings = lattice(drawn.specimen)
+    for setting in settings:
+        if law.when(setting):
+            yield replace(drawn, setting=setting), given | {name: setting}
+
+
+def _quantities(law: Law, drawn: Case) -> dict[str, Any]:
+    makers: dict[type, Callable[[], Any]] = {
+        Subject: lambda: Subject(_given(drawn.specimen, law, "specimen"), drawn.device),
+        Sample: lambda: replace(_given(drawn.sample, law, "sample"), device=drawn.device),
+        Nesting: lambda: _given(drawn.nesting, law, "nesting"),
+    }
+    return {n: makers[kind]() for n, kind in law.quantifiers.items() if kind is not Setting}
+
+
+def _given(value: Any, law: Law, what: str) -> Any:
+    if value is None:
+        raise ValueError(f"a case of law {law.name} needs a {what}")
+    return value
+
+
+def replay(case: Case) -> Violation | None:
+    """Judge a stored case: its violation, or None where the law holds.
+
+    Raises OutOfScope where no cell of it is in the law's scope, Unsupported where torch
+    cannot run it.
+    """
+    law, judged = LAWS[case.law], 0
+    for _, quantities in cells(law, case):
+        try:
+            law.body(**quantities)
+        except Violation as violation:
+            return violation
+        judged += 1
+    if not judged:
+        raise OutOfScope(f"{law.name} does not speak of this setting")
+    return None
+
+
+def witnesses(law: Law, device: str, register: Register) -> Iterator[tuple[Deviation, Case]]:
+    """The witnesses that must still break the law on this device and torch."""
+    for deviation in register.of(law.name, device):
+        for case in deviation.cases:
+            if case.law == law.name:
+                yield deviation, replace(case, device=device)
+
+
+def global_state() -> dict[str, Any]:
+    """What a case must leave as it was."""
+    return {
+        "torch.is_grad_enabled()": torch.is_grad_enabled(),
+        "torch.is_inference_mode_enabled()": torch.is_inference_mode_enabled(),
+        "torch.get_default_dtype()": torch.get_default_dtype(),
+        "torch.get_num_threads()": torch.get_num_threads(),
+        "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
+        "torch.get_rng_state()": torch.get_rng_state(),
+    }
+
+
+def _compare(before: dict[str, Any], after: dict[str, Any]) -> None:
+    for what, value in before.items():
+        unchanged = torch.equal(value, after[what]) if "rng" in what else value == after[what]
+        if not unchanged:
+            raise Leak(f"the case left {what} = {after[what]}, it was {value}")
+

@@ -1,0 +1,34 @@
+"""What can be: Hypothesis strategies for everything that laws quantify over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from oracles.law import Law
+from oracles.sample import Nesting, Sample
+from oracles.subject import Subject
+
+from .nestings import nestings
+from .recipes import recipes, specimens
+from .tensors import samples
+
+__all__ = ["drawn_for", "nestings", "recipes", "samples", "specimens"]
+
+
+def drawn_for(law: Law) -> SearchStrategy[dict[str, Any]]:
+    """What must be drawn to judge a law once, under the names of the fields of a case.
+
+    Settings are not drawn: a law is judged in each of them.
+    """
+    kinds = set(law.quantifiers.values())
+    fields: dict[str, SearchStrategy[Any]] = {}
+    if Subject in kinds:
+        fields["specimen"] = specimens(having=law.having, without=law.without)
+    if Sample in kinds:
+        fields["sample"] = samples()
+    if Nesting in kinds:
+        fields["nesting"] = nestings()
+    return st.fixed_dictionaries(fields)

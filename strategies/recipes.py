@@ -1,0 +1,325 @@
+"""Recipes: random modules, valid by construction, and specimens made of them.
+
+Nothing is drawn and then rejected: each node is chosen among those that fit the values
+at hand. Everything shrinks towards fewer nodes, then simpler ones, then smaller sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from oracles.recipe import Input, Node, Recipe
+from oracles.setting import Setting
+from oracles.subject import Specimen
+from oracles.traits import TRAITS, Certainty, Returns
+
+from .layers import KINDS, Kind, Shape
+from .layers.kinds import WIDE, maybe, pick, upto
+from .nestings import stack
+
+#: How many nodes a module has at the most, those of its blocks included.
+BUDGET: Final = 8
+
+_DTYPES: Final = ("float32",) * 4 + ("float64",) * 3 + ("bfloat16", "float16", "complex64")
+_SIZES: Final = ((2,), (3,))
+#: What may be done to a node beside its kind; the first, nothing, most of the time.
+_EXTRAS: Final = ("",) * 12 + (
+    "no_grad",
+    "enable_grad",
+    "forward",
+    "forward_pre",
+    "full_backward",
+    "weight_norm",
+    "spectral_norm",
+)
+_WEIGHTED: Final = ("Linear", "Conv1d", "Conv2d")
+_TIEABLE: Final = (*_WEIGHTED, "Embedding", "PReLU")
+
+
+@dataclass
+class _Draft:
+    """A module while it is drawn: its nodes and what is known of its values.
+
+    free   values that may be written into
+    dense  values that surely lie densely in memory
+    """
+
+    dtype: str
+    inputs: tuple[Shape, ...]
+    dense: set[int] = field(default_factory=set)
+    without: tuple[str, ...] = ()
+    nodes: list[Node] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)
+    free: set[int] = field(default_factory=set)
+    made: list[tuple[Shape, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.shapes = list(self.inputs)
+
+    def add(self, node: Node, made: tuple[Shape, ...]) -> None:
+        """Append a node; its inputs are no longer free to be written into."""
+        self.free -= set(node.inputs)
+        first = len(self.shapes)
+        self.nodes.append(node)
+        self.made.append(made)
+        self.shapes += made
+        if _hands_on_something_new(node):
+            self.free.add(first)
+        if node.op == "Linear":
+            self.dense.add(first)
+
+
+def _hands_on_something_new(node: Node) -> bool:
+    """Whether its output is its own in every mode, and backward does not need it."""
+    if node.body is not None or node.hooked == "full_backward":
+        return False
+    traits = node.traits
+    modes = (traits.returns(node.arguments, training) for training in (True, False))
+    return not traits.saves_output and traits.differentiable[0] and set(modes) == {Returns.FRESH}
+
+
+@cache
+def _kinds_for(rank: int, dtype: str, integer: bool) -> tuple[Kind, ...]:
+    return tuple(
+        k for k in KINDS.values() if rank in k.ranks and dtype in k.dtypes and k.integer is integer
+    )
+
+
+def _fitting(draft: _Draft, index: int) -> list[Kind]:
+    shape = draft.shapes[index]
+    if shape.high < 0:
+        return []
+    kinds = _kinds_for(len(shape.sizes), draft.dtype, shape.high > 0)
+    return [
+        k
+        for k in kinds
+        if k.fits(shape)
+        and (not k.writes or index in draft.free)
+        and (not k.dense or index in draft.dense)
+        and k.op not in draft.without
+    ]
+
+
+def _source(draw: DrawFn, draft: _Draft) -> int:
+    """An earlier value that something can be done with, the latest most often."""
+    usable = [i for i in range(len(draft.shapes)) if _fitting(draft, i)]
+    back = min(draw(upto(len(usable) - 1)), draw(upto(len(usable) - 1)))
+    return usable[-1 - back]
+
+
+def _node(draw: DrawFn, draft: _Draft, source: int, kind: Kind) -> None:
+    shape = draft.shapes[source]
+    arguments, made = kind.make(draw, shape)
+    taken = (source,)
+    if kind.second:
+        alike = [i for i in range(len(draft.shapes)) if draft.shapes[i] == shape]
+        taken = (source, pick(draw, alike[::-1]))
+    draft.add(Node(kind.op, taken, arguments, **_extra(draw, draft, kind)), made)
+
+
+def _extra(draw: DrawFn, draft: _Draft, kind: Kind) -> dict[str, Any]:
+    extra = pick(draw, _EXTRAS)
+    if extra in draft.without:
+        return {}
+    if extra in ("no_grad", "enable_grad"):
+        return {"within": extra}
+    if extra in ("forward", "forward_pre", "full_backward") and TRAITS[kind.op].is_layer:
+        # A hook on a module's backward needs floating-point inputs to be of use.
+        return {} if kind.integer and extra == "full_backward" else {"hooked": extra}
+    if extra in ("weight_norm", "spectral_norm") and kind.op in _WEIGHTED and draft.dtype in WIDE:
+        return {"parametrized": extra}
+    return {}
+
+
+def _again(draw: DrawFn, draft: _Draft, source: int) -> bool:
+    """Use an earlier layer once more, or tie the weight of a new one to it, where one fits."""
+    shape = draft.shapes[source]
+    fits = [
+        i
+        for i, n in enumerate(draft.nodes)
+        if n.shared is None and len(n.inputs) == 1 and draft.shapes[n.inputs[0]] == shape
+        if n.body is not None or TRAITS[n.op].is_layer
+    ]
+    if not fits:
+        return False
+    earlier = pick(draw, fits[::-1])
+    node = draft.nodes[earlier]
+    if node.op in _TIEABLE and node.tied is None and not node.parametrized and maybe(draw):
+        draft.add(Node(node.op, (source,), node.arguments, tied=earlier), draft.made[earlier])
+    else:
+        again = Node(node.op, (source,), node.arguments, shared=earlier, body=node.body)
+        draft.add(again, draft.made[earlier])
+    return True
+
+
+def _block(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
+    """A submodule, called as it is or through a checkpoint. Says how many nodes it took."""
+    shape = draft.shapes[source]
+    inner = _Draft(draft.dtype, (shape,), without=draft.without)
+    spent = _fill(draw, inner, budget)
+    floating = [i for i, made in enumerate(inner.shapes) if i > 0 and made.high == 0]
+    if not floating:
+        return 0
+    outputs = (floating[-1],)
+    body = Recipe((Input(shape.sizes, shape.high),), tuple(inner.nodes), outputs, _container(draw))
+    node = Node("Block", (source,), body=body, checkpointed=maybe(draw))
+    draft.add(node, (inner.shapes[outputs[0]],))
+    return spent
+
+
+def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
+    """An nn.Sequential of layers. Says how many nodes it took."""
+    shape = draft.shapes[source]
+    inner = _Draft(draft.dtype, (shape,), without=draft.without)
+    for _ in range(min(budget, 3)):
+        latest = len(inner.shapes) - 1
+        kinds = [k for k in _fitting(inner, latest) if _chains(k)]
+        if not kinds or (inner.nodes and not draw(upto(3))):
+            break
+        kind = pick(draw, kinds)
+        arguments, made = kind.make(draw, inner.shapes[latest])
+        inner.add(Node(kind.op, (latest,), arguments), made)
+    if not inner.nodes:
+        return 0
+    outputs = (len(inner.shapes) - 1,)
+    body = Recipe((Input(shape.sizes, shape.high),), tuple(inner.nodes), outputs, "Sequential")
+    draft.add(Node("Sequential", (source,), body=body), (inner.shapes[-1],))
+    return len(inner.nodes)
+
+
+def _chains(kind: Kind) -> bool:
+    traits = TRAITS[kind.op]
+    return traits.is_layer and traits.call == "{self}({0})" and traits.differentiable == (True,)
+
+
+def _container(draw: DrawFn) -> str:
+    return str(pick(draw, ("attributes",) * 4 + ("ModuleList", "ModuleDict")))
+
+
+def _fill(draw: DrawFn, draft: _Draft, budget: int) -> int:
+    """Draw nodes until the budget is spent or chance ends it. Says how many."""
+    spent = 0
+    while spent < budget and (spent == 0 or draw(upto(7))):
+        source = _source(draw, draft)
+        form = draw(upto(11))
+        if form == 11 and budget - spent > 1:
+            spent += _block(draw, draft, source, min(budget - spent, 3))
+        elif form == 10 and budget - spent > 1:
+            spent += _sequential(draw, draft, source, budget - spent)
+        elif form == 9 and _again(draw, draft, source):
+            spent += 1
+        else:
+            _node(draw, draft, source, pick(draw, _fitting(draft, source)))
+            spent += 1
+    return spent
+
+
+def _input(draw: DrawFn, rank: int, integer: bool) -> Shape:
+    sizes = tuple(2 + draw(upto(2)) if d != 1 else 1 + draw(upto(3)) for d in range(rank))
+    return Shape(sizes, high=3 + draw(upto(2)) if integer else 0)
+
+
+def _inputs(draw: DrawFn, dtype: str, wanted: Kind | None) -> tuple[Shape, ...]:
+    if wanted is not None:
+        return (_input(draw, pick(draw, wanted.ranks), wanted.integer),)
+    rank = pick(draw, (2, 3, 4))
+    integer = dtype in WIDE and rank == 2 and not draw(upto(5))
+    first = _input(draw, rank, integer)
+    if draw(upto(4)) < 4:
+        return (first,)
+    return (first, first if maybe(draw) else _input(draw, pick(draw, (2, 3)), False))
+
+
+@st.composite
+def recipes(
+    draw: DrawFn,
+    dtype: str = "float32",
+    having: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+    budget: int = BUDGET,
+) -> Recipe:
+    """Modules of up to ``budget`` nodes that take ``dtype``.
+
+    One of the kinds ``having`` is among its nodes, none of the kinds ``without``.
+    """
+    wanted = KINDS[pick(draw, _allowed(having, dtype))] if having else None
+    shapes = _inputs(draw, dtype, wanted)
+    if wanted is not None and not wanted.fits(shapes[0]):
+        shapes = (_enlarged(shapes[0]),)
+    transposed = [not s.high and maybe(draw) for s in shapes]
+    draft = _Draft(dtype, shapes, {i for i, t in enumerate(transposed) if not t}, without)
+    if wanted is not None:
+        _node(draw, draft, 0, wanted)
+        if maybe(draw):
+            _fill(draw, draft, budget - 1)
+    else:
+        _fill(draw, draft, budget)
+    inputs = tuple(Input(s.sizes, s.high, t) for s, t in zip(shapes, transposed, strict=True))
+    return Recipe(inputs, tuple(draft.nodes), _outputs(draw, draft), _container(draw))
+
+
+@cache
+def _allowed(having: tuple[str, ...], dtype: str) -> tuple[str, ...]:
+    return tuple(op for op in having if dtype in KINDS[op].dtypes)
+
+
+def _enlarged(shape: Shape) -> Shape:
+    """A shape that every kind of this rank fits."""
+    return Shape((2, *(2 + n - n % 2 for n in shape.sizes[1:])), shape.high)
+
+
+def _outputs(draw: DrawFn, draft: _Draft) -> tuple[int, ...]:
+    """The latest value, and some of the others."""
+    last = len(draft.shapes) - 1
+    others = draw(upto(3)) - 1
+    more = [draw(upto(last)) for _ in range(max(others, 0))]
+    return tuple(dict.fromkeys([last, *(last - back for back in more)]))
+
+
+def _subset(draw: DrawFn, items: list[Any] | tuple[Any, ...]) -> tuple[Any, ...]:
+    bits = draw(upto(2 ** len(items) - 1)) if items else 0
+    return tuple(item for k, item in enumerate(items) if bits >> k & 1)
+
+
+@st.composite
+def specimens(
+    draw: DrawFn,
+    having: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+    budget: int = BUDGET,
+) -> Specimen:
+    """A module with its dtype, its seed and a mixture of modes."""
+    dtypes = [d for d in _DTYPES if not having or _allowed(having, d)]
+    dtype = pick(draw, dtypes)
+    recipe = draw(recipes(dtype, having, without, budget))
+    floating = [i for i, given in enumerate(recipe.inputs) if not given.high]
+    mixture = Setting(
+        training=not maybe(draw),
+        switched=_subset(draw, _outermost(recipe)),
+        grad=stack(draw),
+        frozen=_subset(draw, recipe.parameters()),
+        inputs=_subset(draw, floating),
+    )
+    return Specimen(recipe, dtype, draw(upto(2**16)), mixture)
+
+
+def _outermost(recipe: Recipe) -> list[str]:
+    """Submodules that may be switched without one of them lying in another."""
+    return [p for p in recipe.modules() if "." not in p.removeprefix("layers.")]
+
+
+def is_random(specimen: Specimen) -> bool:
+    """Whether some node draws randomness in some mode."""
+    return any(
+        node.body is None and node.traits.draws(node.arguments, training) > Certainty.NEVER
+        for node in specimen.recipe.walk()
+        for training in (True, False)
+    )
+
+
+SPECIMENS: SearchStrategy[Specimen] = specimens()
