@@ -339,7 +339,7 @@ class Subject:
         self.namespace = execute(source_of(specimen, device)).__dict__
         self.start: list[Tensor] = []
         self.model, self.inputs = self.build()
-        self.hooked = {path for path, node in specimen.recipe.paths() if node.hooked}
+        self.hooked = [p for p, n in specimen.recipe.paths() if n.hooked.startswith("forward")]
         self._state = {n: t.detach() for n, t in self.model.state_dict(keep_vars=True).items()}
         self.saved = {n: t.clone() for n, t in self._state.items()}
         self._parts = replace(Parts.of(self.model), state=self._current_state)
@@ -574,7 +574,8 @@ def _input(given: Any, dtype: str) -> str:
     if given.transposed:
         shape = (*shape[:-2], shape[-1], shape[-2])
     made = f"torch.randn({shape}, dtype={dtype})"
-    return f"{made}.transpose(-1, -2)" if given.transposed else made
+    # A clone keeps the layout in memory, and is no view: inputs are ordinary leaves.
+    return f"{made}.transpose(-1, -2).clone()" if given.transposed else made
 
 
 def statements(specimen: Specimen, plan: Plan) -> list[str]:

@@ -18,7 +18,7 @@ from .deviations import Deviation, Register
 from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
 from .sample import Nesting, Sample
 from .setting import Setting
-from .subject import Subject, lattice
+from .subject import Subject, lacking, lattice
 
 
 @dataclass
@@ -87,6 +87,12 @@ class Trial:
                     self.violation = (case, violation)
                     raise
                 self.tally.deviating[known.name] += 1
+            except Unsupported:
+                raise
+            except Exception as error:
+                if lacking(error):
+                    raise Unsupported(str(error)) from error
+                raise
             judged += 1
         self.tally.cells += judged
         return judged

@@ -7,7 +7,7 @@ from ..relations import absent, agree, every
 from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
 from ..subject import Subject
 
-_PARAMETERS = ("Linear", "Conv1d", "PReLU", "LayerNorm", "scale")
+_PARAMETERS = ("Linear", "Conv1d", "PReLU", "scale")
 _SGD = "optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)\n"
 _ADAM = "optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)\n"
 
