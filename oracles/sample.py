@@ -32,19 +32,15 @@ class Sample:
 
     @property
     def source(self) -> str:
-        """The statements that make it, the last one an expression."""
-        made = f"torch.randn({self.shape}, dtype={DTYPES[self.dtype]})"
+        """The expression that makes it, from a seeded ``generator``."""
+        made = f"torch.randn({self.shape}, dtype={DTYPES[self.dtype]}, generator=generator)"
         return made if self.device == "cpu" else f"{made}.to({self.device!r})"
 
     def tensor(self, requires_grad: bool = False) -> Tensor:
         """A new leaf with the sample's values, made in the grad mode in force."""
-        made: Tensor = eval(self.source, {"torch": torch}) if self.device == "meta" else self._seeded()
-        return made.requires_grad_() if requires_grad else made
-
-    def _seeded(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        dtype = DTYPES[self.dtype]
-        return torch.randn(self.shape, dtype=dtype, generator=generator).to(self.device)
+        made: Tensor = eval(self.source, {"torch": torch, "generator": generator})
+        return made.requires_grad_() if requires_grad else made
 
     def needs_values(self) -> None:
         """Say that a law needs the values of the tensor."""

@@ -1,0 +1,164 @@
+"""The main job: every law on drawn cases, each law on each device a test of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import seed as seeded
+
+from oracles.case import Case, to_json
+from oracles.codec import encode
+from oracles.deviations import Register, load, plain_version
+from oracles.law import LAWS, Law, OutOfScope, Unsupported, Violation
+from oracles.results import LawResult, Status
+from oracles.script import message, reproduces, script
+from oracles.trial import Trial, replay, witnesses
+from strategies import drawn_for
+from tests import report
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    devices = dict.fromkeys(metafunc.config.getoption("--device") or ["cpu"])
+    laws = report.chosen_laws(metafunc.config)
+    cells = [(law.name, device) for device in devices for law in laws]
+    metafunc.parametrize(("name", "device"), cells, ids=[f"{n}@{d}" for n, d in cells])
+
+
+@pytest.fixture(scope="session")
+def register() -> Register:
+    """What this torch is known to break."""
+    return load()
+
+
+def test_law(name: str, device: str, register: Register, request: pytest.FixtureRequest) -> None:
+    """Judge the law on drawn cases, then on the witnesses of its deviations."""
+    start = time.perf_counter()
+    trial = Trial(LAWS[name], device, register)
+    found = _outcome(trial, request.config)
+    result = _result(trial, found, time.perf_counter() - start)
+    request.node.user_properties.append((report.PROPERTY, json.dumps(encode(result))))
+    if result.status in (Status.NOT_APPLICABLE.value, Status.UNSUPPORTED.value):
+        pytest.skip(result.reason)
+    if Status(result.status).fails:
+        text = (result.violation or {}).get("message") or result.reason
+        pytest.fail(f"{result.status}\n{text}", pytrace=False)
+
+
+def _result(trial: Trial, found: dict[str, Any], seconds: float) -> LawResult:
+    law, tally = trial.law, trial.tally
+    return LawResult(
+        name=law.name,
+        theory=law.theory,
+        sentence=law.sentence,
+        norms=law.norms,
+        device=trial.device,
+        subjects=tally.subjects,
+        cells=tally.cells,
+        out_of_scope=tally.out_of_scope,
+        unsupported=tally.unsupported,
+        seconds=round(seconds, 3),
+        deviations=dict(tally.deviating),
+        **found,
+    )
+
+
+def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
+    """The status of the law, with the violation or the reason that explains it."""
+    too_new = _too_new(trial.law, trial.register.version)
+    if too_new:
+        return too_new
+    try:
+        _draw(trial, config)
+    except Violation:
+        assert trial.violation is not None
+        return _violated(*trial.violation, Path(config.getoption("--violations")))
+    except Exception:
+        return {"status": Status.CRASHED.value, "reason": traceback.format_exc(limit=-8)}
+    mended = _mended(trial)
+    if mended:
+        return {"status": Status.MENDED.value, "reason": mended}
+    return _covered(trial)
+
+
+def _draw(trial: Trial, config: pytest.Config) -> None:
+    log = report.running_case(config, trial.law.name, trial.device)
+    log.parent.mkdir(parents=True, exist_ok=True)
+
+    @seeded(f"{report.seed(config)} {trial.law.name} {trial.device}")
+    @given(drawn_for(trial.law))
+    def judge(drawn: dict[str, Any]) -> None:
+        case = Case(trial.law.name, trial.device, **drawn)
+        # Written down before it runs: if the process dies, this is what killed it.
+        log.write_text(to_json(case), encoding="utf-8")
+        before = trial.tally.subjects
+        try:
+            trial.judge(case)
+        except Unsupported:
+            assume(False)
+        # A case of which nothing was judged does not count towards the number to try.
+        assume(trial.tally.subjects > before or trial.tally.not_applicable)
+
+    judge()
+
+
+def _too_new(law: Law, version: str) -> dict[str, Any] | None:
+    if not law.since or _release(version) >= _release(law.since):
+        return None
+    reason = f"speaks of torch {law.since} and later, this is {version}"
+    return {"status": Status.NOT_APPLICABLE.value, "reason": reason}
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in plain_version(version).split(".")[:2])
+
+
+def _violated(case: Case, violation: Violation, folder: Path) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / f"{case.law}@{case.device}.py").resolve()
+    path.write_text(script(case, violation), encoding="utf-8")
+    path.with_suffix(".json").write_text(to_json(case), encoding="utf-8")
+    shown = reproduces(path)
+    verdict = "" if shown else "\n    (it did not reproduce in a fresh process: a flake, or a global state)"
+    return {
+        "status": Status.VIOLATED.value,
+        "violation": {
+            "message": message(case, violation, path) + verdict,
+            "case": str(path.with_suffix(".json")),
+            "script": str(path),
+            "reproduces": shown,
+        },
+    }
+
+
+def _mended(trial: Trial) -> str:
+    """The deviations whose witnesses hold now: an error until the register says so."""
+    healed = []
+    for deviation, case in witnesses(trial.law, trial.device, trial.register):
+        try:
+            violation = replay(case)
+        except (OutOfScope, Unsupported) as reason:
+            healed.append(f"{deviation.name}: its witness could not be judged: {reason}")
+            continue
+        if violation is None or not deviation.explains(case, violation):
+            healed.append(f"{deviation.name}: its witness no longer shows it")
+        else:
+            trial.tally.deviating[deviation.name] += 1
+    return "; ".join(healed)
+
+
+def _covered(trial: Trial) -> dict[str, Any]:
+    tally = trial.tally
+    if tally.cells:
+        status = Status.DEVIATES if tally.deviating else Status.HOLDS
+        return {"status": status.value}
+    if tally.not_applicable:
+        return {"status": Status.NOT_APPLICABLE.value, "reason": tally.not_applicable}
+    if tally.unsupported:
+        return {"status": Status.UNSUPPORTED.value, "reason": "torch can run none of its cases"}
+    return {"status": Status.NOT_COVERED.value, "reason": "no drawn case was in its scope"}

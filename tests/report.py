@@ -1,0 +1,174 @@
+"""What the user sees and keeps: the table, the messages, the results file.
+
+Each test hands over its result as a property of its report, so that the parts of all
+xdist workers are joined; a worker that dies leaves the case that killed it in a file.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import platform
+import shutil
+import time
+from datetime import datetime, timezone
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+
+from oracles import VERSION
+from oracles.codec import decode
+from oracles.law import LAWS, Law
+from oracles.results import SCHEMA, LawResult, Results, Status, table, write
+from strategies import devices
+
+PROPERTY = "torchlaws"
+
+
+def chosen_laws(config: pytest.Config) -> list[Law]:
+    """The laws that --law picks; all of them without it."""
+    patterns = config.getoption("--law") or ["*"]
+    return [
+        law
+        for name, law in sorted(LAWS.items(), key=lambda item: (item[1].theory, item[0]))
+        if any(fnmatch.fnmatch(name, p) or p == law.theory for p in patterns)
+    ]
+
+
+def profile(config: pytest.Config) -> str:
+    """The name of the Hypothesis profile in force."""
+    return config.getoption("--hypothesis-profile", None) or "dev"
+
+
+def validate(config: pytest.Config) -> None:
+    """Refuse a law pattern that matches nothing, or a results file that cannot be written."""
+    for pattern in config.getoption("--law") or []:
+        if not any(fnmatch.fnmatch(n, pattern) or law.theory == pattern for n, law in LAWS.items()):
+            close = get_close_matches(pattern, LAWS, n=3, cutoff=0.4)
+            near = f"; near it: {', '.join(close)}" if close else ""
+            raise pytest.UsageError(
+                f"--law {pattern!r} matches none of the {len(LAWS)} laws{near} "
+                "(`python -m oracles laws` lists them)"
+            )
+    results = config.getoption("--results")
+    if results:
+        _writable(Path(results))
+
+
+def _writable(path: Path) -> None:
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise pytest.UsageError(f"--results {path}: cannot be written: {error.strerror}") from None
+
+
+def log_folder(config: pytest.Config) -> Path:
+    """Where the case under trial is written down before it is run, for all workers."""
+    given = getattr(config, "workerinput", None)
+    if given is not None:
+        return Path(given["torchlaws_log"])
+    return Path(config.getoption("--violations")).resolve() / f".running-{os.getpid()}"
+
+
+def running_case(config: pytest.Config, law: str, device: str) -> Path:
+    """The file with the case that a law is being judged on."""
+    return log_folder(config) / f"{law}@{device}.json"
+
+
+class Reporter:
+    """Collects the results of all workers, prints the table and writes the file."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.results: dict[str, LawResult] = {}
+        self.start = time.time()
+        self.is_worker = hasattr(config, "workerinput")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Hand to each worker where to log, and the seed of the run."""
+        node.workerinput["torchlaws_log"] = str(log_folder(self.config))
+        node.workerinput["torchlaws_seed"] = self.config.getoption("--seed")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the result out of a report; without one, the worker died."""
+        if self.is_worker or "test_law[" not in report.nodeid:
+            return
+        given = dict(report.user_properties).get(PROPERTY)
+        if given is not None:
+            self.results[report.nodeid] = decode(LawResult, json.loads(str(given)))
+        elif report.failed and report.nodeid not in self.results:
+            self.results[report.nodeid] = self._crashed(report)
+
+    def _crashed(self, report: pytest.TestReport) -> LawResult:
+        name, _, device = report.nodeid.partition("[")[2].rstrip("]").rpartition("@")
+        law = LAWS[name]
+        reason = str(report.longrepr).strip().splitlines()[-1]
+        case = running_case(self.config, name, device)
+        if case.exists():
+            kept = log_folder(self.config).parent / f"{name}@{device}.crashed.json"
+            shutil.copy(case, kept)
+            reason += f"; the case that was running: {kept} (python -m oracles replay {kept})"
+        return LawResult(
+            law.name, law.theory, law.sentence, law.norms, device, Status.CRASHED.value, reason=reason
+        )
+
+    def pytest_sessionfinish(self) -> None:
+        """Write what was measured, also of a run that was interrupted."""
+        if self.is_worker:
+            return
+        path = self.config.getoption("--results")
+        if path and self.results:
+            write(Path(path), self.joined())
+        shutil.rmtree(log_folder(self.config), ignore_errors=True)
+
+    def joined(self) -> Results:
+        """The results of all workers, in the order of the laws."""
+        names = self.config.getoption("--device") or ["cpu"]
+        order = {law.name: i for i, law in enumerate(chosen_laws(self.config))}
+        laws = sorted(self.results.values(), key=lambda r: (r.device, order.get(r.name, 0)))
+        return Results(
+            schema=SCHEMA,
+            suite=VERSION,
+            torch=str(torch.__version__),
+            python=platform.python_version(),
+            hypothesis=hypothesis.__version__,
+            platform=platform.platform(terse=True),
+            device=", ".join(names),
+            device_name=", ".join(devices.name(d) for d in names),
+            profile=profile(self.config),
+            seed=self.config.getoption("--seed"),
+            started=datetime.fromtimestamp(self.start, timezone.utc).isoformat(timespec="seconds"),
+            seconds=round(time.time() - self.start, 1),
+            laws=tuple(laws),
+        )
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The table by theory, and one line for each law that neither holds nor deviates."""
+        if not self.results:
+            return
+        terminalreporter.section("laws")
+        terminalreporter.write_line(table(self.joined().laws))
+        others = [r for r in self.joined().laws if r.status not in ("HOLDS", "DEVIATES")]
+        for result in others:
+            why = result.reason or (result.violation or {}).get("message", "").strip()
+            script = (result.violation or {}).get("script", "")
+            line = f"{result.status} {result.name} on {result.device}"
+            terminalreporter.write_line(f"{line}: {script or why.splitlines()[0] if why else ''}")
+        path = self.config.getoption("--results")
+        if path:
+            terminalreporter.write_line(f"results: {path}")
+
+
+def seed(config: pytest.Config) -> int:
+    """The seed of the run, the same in every worker."""
+    given = getattr(config, "workerinput", None)
+    return int(given["torchlaws_seed"] if given is not None else config.getoption("--seed"))
+
+
