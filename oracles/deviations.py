@@ -22,7 +22,6 @@ from .case import Case, read
 from .law import LAWS, Violation
 from .reference import predict
 from .setting import Stack, fold
-from .traits import TRAITS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,6 +29,7 @@ else:
     import tomli as tomllib
 
 HERE: Final = Path(__file__).parent
+CORPUS: Final = HERE.parent / "corpus"
 BASES: Final = ("documented", "bug", "undocumented", "rounding")
 
 
@@ -52,7 +52,7 @@ class Deviation:
     """One way in which torch is known to break laws.
 
     name       says what torch does, as a sentence
-    laws       which laws it breaks
+    laws       which laws it breaks; "*" beside them where it spoils whatever is compared
     condition  of which cases: the name of a condition
     devices    on which devices
     torch      in which versions, as a PEP 440 specifier
@@ -60,7 +60,9 @@ class Deviation:
     reason     why, in one sentence
     link       to PyTorch's documentation or issue; "" where none was found
     ulps       for rounding, the largest difference it explains, in units in the last place
-    witnesses  stored cases, for each law at least one, which must still break it
+
+    For each law it has a witness, a stored case which must still break it:
+    corpus/NAME/LAW.json.
     """
 
     name: str
@@ -72,12 +74,11 @@ class Deviation:
     reason: str
     link: str
     ulps: float
-    witnesses: tuple[str, ...]
 
     @cached_property
     def cases(self) -> list[Case]:
         """The witnesses, read."""
-        return [read(HERE.parent / path) for path in self.witnesses]
+        return [read(path) for path in sorted((CORPUS / self.name).glob("*.json"))]
 
     def in_force(self, device: str, version: str) -> bool:
         """Whether it speaks of this device and torch version."""
@@ -85,7 +86,7 @@ class Deviation:
 
     def explains(self, case: Case, violation: Violation) -> bool:
         """Whether this violation is one that it describes."""
-        if case.law not in self.laws:
+        if case.law not in self.laws and "*" not in self.laws:
             return False
         if self.ulps and (violation.ulps is None or violation.ulps > self.ulps):
             return False
@@ -102,7 +103,7 @@ class Register:
     def of(self, law: str, device: str) -> Iterator[Deviation]:
         """Those in force for a law on a device."""
         for deviation in self.deviations:
-            if law in deviation.laws and deviation.in_force(device, self.version):
+            if {law, "*"} & set(deviation.laws) and deviation.in_force(device, self.version):
                 yield deviation
 
     def explaining(self, case: Case, violation: Violation) -> Deviation | None:
@@ -135,11 +136,15 @@ def _entry(data: dict[str, Any]) -> Deviation:
         raise RegisterError(f"deviation {name!r}: missing or unknown fields: {wrong}")
     made = Deviation(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
     for law in made.laws:
-        if law not in LAWS:
+        if law not in LAWS and law != "*":
             raise RegisterError(f"deviation {name!r} names law {law!r}, which does not exist")
     if made.condition not in CONDITIONS:
         known = ", ".join(sorted(CONDITIONS))
         raise RegisterError(f"deviation {name!r}: no condition {made.condition!r}; known: {known}")
+    witnessed = {case.law for case in made.cases}
+    if witnessed != set(made.laws) - {"*"}:
+        wrong = ", ".join(sorted(witnessed ^ (set(made.laws) - {"*"})))
+        raise RegisterError(f"deviation {name!r}: laws and witnesses do not match: {wrong}")
     if made.basis not in BASES:
         raise RegisterError(f"deviation {name!r}: basis is one of {', '.join(BASES)}")
     if (made.basis == "rounding") is not bool(made.ulps):
@@ -187,20 +192,86 @@ def inference_mode_is_switched_off_while_grad_is_disabled(case: Case) -> bool:
 
 
 @condition
-def an_unrecorded_output_is_an_input_or_a_view(case: Case) -> bool:
-    """An output requires grad though nothing was recorded: it is an input, or a view of one."""
-    return any(v.requires_grad and not v.recorded for v in _values(case))
-
-
-@condition
 def a_block_is_checkpointed(case: Case) -> bool:
     """Some block is called through torch.utils.checkpoint."""
     assert case.specimen is not None
     return any(node.checkpointed for node in case.specimen.recipe.walk())
 
 
-def _has(*ops: str) -> Condition:
-    unknown = [op for op in ops if op not in TRAITS]
-    if unknown:
-        raise RegisterError(f"no such kinds of nodes: {', '.join(unknown)}")
-    return lambda case: not _ops(case).isdisjoint(ops)
+@condition
+def an_output_is_an_input_itself(case: Case) -> bool:
+    """An output is one of the inputs, the very object, handed on through the module."""
+    return _unrecorded_and_requiring(case, lambda identity, inputs: identity < inputs)
+
+
+@condition
+def an_output_is_a_view_of_a_requiring_tensor(case: Case) -> bool:
+    """An output requires grad though nothing was recorded: it is a view of a tensor that does."""
+    return _unrecorded_and_requiring(case, lambda identity, inputs: identity >= inputs)
+
+
+def _unrecorded_and_requiring(case: Case, wanted: Callable[[int, int], bool]) -> bool:
+    assert case.specimen is not None
+    inputs = len(case.specimen.recipe.inputs)
+    outputs = (v for v in _values(case) if v.requires_grad and not v.recorded)
+    return any(wanted(v.identity, inputs) for v in outputs)
+
+
+@condition
+def a_layer_hands_on_its_input_in_one_mode_only(case: Case) -> bool:
+    """By the reference model, train and eval hand on other tensors: dropout in eval is the input."""
+    assert case.specimen is not None and case.setting is not None
+    other = case.setting.but(training=True, switched=())
+    recipe, dtype = case.specimen.recipe, case.specimen.dtype
+    here, there = predict(recipe, case.setting, dtype), predict(recipe, other, dtype)
+    return here.recording() != there.recording()
+
+
+@condition
+def an_embedding_has_max_norm(case: Case) -> bool:
+    """Some embedding renormalises the rows that it looks up."""
+    assert case.specimen is not None
+    return any(node.arguments.get("max_norm") is not None for node in case.specimen.recipe.walk())
+
+
+@condition
+def a_layer_draws_randomness_in_evaluation(case: Case) -> bool:
+    """Fractional pooling draws in every mode."""
+    return bool(_ops(case) & {"FractionalMaxPool2d"})
+
+
+@condition
+def functional_dropout_is_not_told_the_mode(case: Case) -> bool:
+    """F.dropout is called without training=self.training."""
+    return "dropout_by_default" in _ops(case)
+
+
+@condition
+def a_weight_is_tied(case: Case) -> bool:
+    """Two layers share one parameter."""
+    assert case.specimen is not None
+    return any(node.tied is not None for node in case.specimen.recipe.walk())
+
+
+@condition
+def a_weight_is_parametrized(case: Case) -> bool:
+    """Some weight has a parametrization."""
+    assert case.specimen is not None
+    return any(node.parametrized for node in case.specimen.recipe.walk())
+
+
+@condition
+def an_rrelu_is_checkpointed(case: Case) -> bool:
+    """An RReLU in training mode runs inside a checkpointed block."""
+    assert case.specimen is not None
+    return any(
+        node.checkpointed and node.body is not None and "RReLU" in node.body.ops()
+        for node in case.specimen.recipe.walk()
+    )
+
+
+@condition
+def a_layer_has_other_kernels_for_gradients(case: Case) -> bool:
+    """Recurrent and attention layers choose their kernel by what requires grad."""
+    kinds = {"RNN", "GRU", "LSTM", "MultiheadAttention", "TransformerEncoderLayer"}
+    return bool(_ops(case) & kinds)

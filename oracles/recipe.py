@@ -154,6 +154,16 @@ def identities(recipe: Recipe, replaced: tuple[str, ...]) -> Recipe:
     return replace(recipe, nodes=tuple(changed(node) for node in recipe.nodes))
 
 
+def uncheckpointed(recipe: Recipe) -> Recipe:
+    """The recipe with every block called as it is."""
+
+    def changed(node: Node) -> Node:
+        body = uncheckpointed(node.body) if node.body is not None else None
+        return replace(node, body=body, checkpointed=False)
+
+    return replace(recipe, nodes=tuple(changed(node) for node in recipe.nodes))
+
+
 def _is_module(node: Node) -> bool:
     return node.op in BLOCKS or node.traits.is_layer
 

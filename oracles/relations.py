@@ -6,6 +6,7 @@ to show belongs in the register of deviations, with its measured size.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,11 +19,23 @@ from .setting import Setting
 from .subject import BACKWARD, Plan, Seen, Subject, ulps_between
 
 
+class _Ledger:
+    """How many comparisons were made: a law that made none has judged nothing."""
+
+    comparisons = 0
+
+
+def comparisons() -> int:
+    """How many comparisons the verbs have made so far."""
+    return _Ledger.comparisons
+
+
 def same(observed: Any, expected: Any) -> bool:
     """Whether two things are the same: dtype, shape, device, values, NaN in the same places.
 
     None is the same as None only. A tensor is the same as a tensor only.
     """
+    _Ledger.comparisons += 1
     if observed is expected:
         return True
     if isinstance(observed, Tensor) is not isinstance(expected, Tensor):
@@ -46,6 +59,9 @@ def describe(value: Any) -> str:
     kind = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     if value.device.type == "meta":
         return kind
+    if value.dtype == torch.uint8:
+        # The state of a random generator: thousands of bytes, of which a digest says enough.
+        return f"{kind} with checksum {zlib.crc32(bytes(value.tolist())):08x}"
     text = " ".join(str(value.detach().cpu().flatten()[:8].tolist()).split())
     return f"{kind} {text}{' ...' if value.numel() > 8 else ''}"
 
@@ -98,6 +114,7 @@ def _facts(output: Seen, wanted: Callable[[Tensor], dict[str, bool]]) -> None:
     """Each tensor has the attributes that are wanted of it."""
     for expression, tensor in output.items():
         for attribute, value in wanted(tensor).items():
+            _Ledger.comparisons += 1
             found = eval(f"tensor.{attribute}", {"tensor": tensor})
             if found is not value:
                 observed = replace(output.term(expression), expression=f"{expression}.{attribute}")
@@ -122,6 +139,7 @@ def leaf_iff_no_grad_fn(output: Seen) -> None:
 
 def runs(subject: Subject, setting: Setting) -> None:
     """Neither forward nor backward raises."""
+    _Ledger.comparisons += 1
     try:
         subject.backward(setting)
     except Refused as refusal:
@@ -152,6 +170,7 @@ def refuses(action: Callable[[], object], error: type[Exception], *words: str) -
     Only a few words are compared: torch rewords its messages between versions.
     """
     wanted = f"{error.__name__} with {' and '.join(map(repr, words)) or 'any message'}"
+    _Ledger.comparisons += 1
     try:
         action()
     except Exception as raised:

@@ -78,12 +78,18 @@ def _compared(violation: Violation) -> str:
     functions = [_function("observed", observed, shared), _function("expected", expected, shared)]
     if not any("differentiate(" in f or "weights(" in f for f in functions):
         shared = shared.replace(DIFFERENTIATE, "").rstrip() + "\n"
-    text = "\n\n".join([shared, *functions, inspect.getsource(relations.same), _ASSERT])
+    text = "\n\n".join([shared, *functions, _same(), _ASSERT])
     imports = ["from __future__ import annotations\n", *_imports(text), "from typing import Any\n"]
     text = text.replace("import torch\n", "import torch\nfrom torch import Tensor\n", 1)
     if "import torch\n" not in text:
         imports.append("import torch\nfrom torch import Tensor")
     return "\n".join(imports) + "\n" + text.lstrip("\n")
+
+
+def _same() -> str:
+    """The verb that compares, without its bookkeeping."""
+    lines = inspect.getsource(relations.same).splitlines(keepends=True)
+    return "".join(line for line in lines if "_Ledger" not in line)
 
 
 _ASSERT: Final = """\

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .law import RAISED, Refused, Script, Term, Unsupported, Violation
-from .recipe import DTYPES, execute, identities, render
+from .recipe import DTYPES, Recipe, execute, identities, render, uncheckpointed
 from .reference import buffers
 from .setting import ENABLED, INFERENCE, NO_GRAD, Setting
 
@@ -388,6 +388,11 @@ class Subject:
     def parametrized(self) -> list[str]:
         """Paths of its layers with a parametrized weight."""
         return [path for path, node in self.specimen.recipe.paths() if node.parametrized]
+
+    def unchecked(self) -> Subject:
+        """The same specimen with no block checkpointed."""
+        recipe = uncheckpointed(self.specimen.recipe)
+        return Subject(replace(self.specimen, recipe=recipe), self.device)
 
     def replacing(self, *replaced: str) -> Subject:
         """The same specimen with nn.Identity in the place of these kinds of layers."""

@@ -16,6 +16,7 @@ import torch
 from .case import Case
 from .deviations import Deviation, Register
 from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
+from .relations import comparisons
 from .sample import Nesting, Sample
 from .setting import Setting
 from .subject import Subject, lacking, lattice
@@ -74,6 +75,7 @@ class Trial:
     def _judge(self, drawn: Case) -> int:
         judged = 0
         for case, quantities in cells(self.law, drawn):
+            made = comparisons()
             try:
                 self.law.body(**quantities)
             except OutOfScope as reason:
@@ -93,6 +95,9 @@ class Trial:
                 if lacking(error):
                     raise Unsupported(str(error)) from error
                 raise
+            if comparisons() == made:
+                self.tally.out_of_scope += 1  # the law had nothing to compare: it judged nothing
+                continue
             judged += 1
         self.tally.cells += judged
         return judged
@@ -139,10 +144,11 @@ def replay(case: Case) -> Violation | None:
     law, judged = LAWS[case.law], 0
     for _, quantities in cells(law, case):
         try:
+            made = comparisons()
             law.body(**quantities)
         except Violation as violation:
             return violation
-        judged += 1
+        judged += comparisons() > made
     if not judged:
         raise OutOfScope(f"{law.name} does not speak of this setting")
     return None

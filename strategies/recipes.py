@@ -27,6 +27,14 @@ BUDGET: Final = 8
 
 _DTYPES: Final = ("float32",) * 4 + ("float64",) * 3 + ("bfloat16", "float16", "complex64")
 _SIZES: Final = ((2,), (3,))
+#: What a law may ask for beside kinds of nodes: something that is done to the first node.
+CHECKPOINT: Final = "checkpoint"
+FEATURES: Final = {
+    "hooked": ("forward", "forward_pre"),
+    "parametrized": ("weight_norm", "spectral_norm"),
+}
+_FEATURED: Final = {"hooked": ("Linear", "ReLU", "Dropout"), "parametrized": ("Linear", "Conv1d", "Conv2d")}
+
 #: What may be done to a node beside its kind; the first, nothing, most of the time.
 _EXTRAS: Final = ("",) * 12 + (
     "no_grad",
@@ -112,18 +120,20 @@ def _source(draw: DrawFn, draft: _Draft) -> int:
     return usable[-1 - back]
 
 
-def _node(draw: DrawFn, draft: _Draft, source: int, kind: Kind) -> None:
+def _node(
+    draw: DrawFn, draft: _Draft, source: int, kind: Kind, extra: str | None = None
+) -> None:
     shape = draft.shapes[source]
     arguments, made = kind.make(draw, shape)
     taken = (source,)
     if kind.second:
         alike = [i for i in range(len(draft.shapes)) if draft.shapes[i] == shape]
         taken = (source, pick(draw, alike[::-1]))
-    draft.add(Node(kind.op, taken, arguments, **_extra(draw, draft, kind)), made)
+    draft.add(Node(kind.op, taken, arguments, **_extra(draw, draft, kind, extra)), made)
 
 
-def _extra(draw: DrawFn, draft: _Draft, kind: Kind) -> dict[str, Any]:
-    extra = pick(draw, _EXTRAS)
+def _extra(draw: DrawFn, draft: _Draft, kind: Kind, extra: str | None) -> dict[str, Any]:
+    extra = pick(draw, _EXTRAS) if extra is None else extra
     if extra in draft.without:
         return {}
     if extra in ("no_grad", "enable_grad"):
@@ -136,7 +146,7 @@ def _extra(draw: DrawFn, draft: _Draft, kind: Kind) -> dict[str, Any]:
     return {}
 
 
-def _again(draw: DrawFn, draft: _Draft, source: int) -> bool:
+def _again(draw: DrawFn, draft: _Draft, source: int) -> int:
     """Use an earlier layer once more, or tie the weight of a new one to it, where one fits."""
     shape = draft.shapes[source]
     fits = [
@@ -146,7 +156,7 @@ def _again(draw: DrawFn, draft: _Draft, source: int) -> bool:
         if n.body is not None or TRAITS[n.op].is_layer
     ]
     if not fits:
-        return False
+        return 0
     earlier = pick(draw, fits[::-1])
     node = draft.nodes[earlier]
     if node.op in _TIEABLE and node.tied is None and not node.parametrized and maybe(draw):
@@ -154,20 +164,25 @@ def _again(draw: DrawFn, draft: _Draft, source: int) -> bool:
     else:
         again = Node(node.op, (source,), node.arguments, shared=earlier, body=node.body)
         draft.add(again, draft.made[earlier])
-    return True
+    return 1
 
 
-def _block(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
+def _block(
+    draw: DrawFn, draft: _Draft, source: int, budget: int, checkpointed: bool | None = None
+) -> int:
     """A submodule, called as it is or through a checkpoint. Says how many nodes it took."""
     shape = draft.shapes[source]
     inner = _Draft(draft.dtype, (shape,), without=draft.without)
     spent = _fill(draw, inner, budget)
+    if shape.high == 0 and all(made.high for made in inner.shapes[1:]):
+        inner.add(Node("square", (0,)), (shape,))
     floating = [i for i, made in enumerate(inner.shapes) if i > 0 and made.high == 0]
     if not floating:
         return 0
     outputs = (floating[-1],)
+    checkpointed = maybe(draw) if checkpointed is None else checkpointed
     body = Recipe((Input(shape.sizes, shape.high),), tuple(inner.nodes), outputs, _container(draw))
-    node = Node("Block", (source,), body=body, checkpointed=maybe(draw))
+    node = Node("Block", (source,), body=body, checkpointed=checkpointed)
     draft.add(node, (inner.shapes[outputs[0]],))
     return spent
 
@@ -201,22 +216,45 @@ def _container(draw: DrawFn) -> str:
     return str(pick(draw, ("attributes",) * 4 + ("ModuleList", "ModuleDict")))
 
 
+@dataclass
+class _Filling:
+    """A draft being filled with nodes, as far as the budget goes."""
+
+    draft: _Draft
+    budget: int
+    spent: int = 0
+
+
 def _fill(draw: DrawFn, draft: _Draft, budget: int) -> int:
     """Draw nodes until the budget is spent or chance ends it. Says how many."""
+    filling = _Filling(draft, budget)
+    # One strategy a node, flag to go on included: so that shrinking can drop it as a whole.
+    step = _steps(filling)
+    while filling.spent < budget and draw(step):
+        pass
+    return filling.spent
+
+
+@st.composite
+def _steps(draw: DrawFn, filling: _Filling) -> bool:
+    """Add a node, a block or a sequence, or end. Says whether to go on."""
+    draft, left = filling.draft, filling.budget - filling.spent
+    if filling.spent and not draw(upto(7)):
+        return False
+    source = _source(draw, draft)
+    form = draw(upto(11))
     spent = 0
-    while spent < budget and (spent == 0 or draw(upto(7))):
-        source = _source(draw, draft)
-        form = draw(upto(11))
-        if form == 11 and budget - spent > 1:
-            spent += _block(draw, draft, source, min(budget - spent, 3))
-        elif form == 10 and budget - spent > 1:
-            spent += _sequential(draw, draft, source, budget - spent)
-        elif form == 9 and _again(draw, draft, source):
-            spent += 1
-        else:
-            _node(draw, draft, source, pick(draw, _fitting(draft, source)))
-            spent += 1
-    return spent
+    if form == 11 and left > 1:
+        spent = _block(draw, draft, source, min(left, 3))
+    elif form == 10 and left > 1:
+        spent = _sequential(draw, draft, source, left)
+    elif form == 9:
+        spent = _again(draw, draft, source)
+    if not spent:
+        spent = 1
+        _node(draw, draft, source, pick(draw, _fitting(draft, source)))
+    filling.spent += spent
+    return True
 
 
 def _input(draw: DrawFn, rank: int, integer: bool) -> Shape:
@@ -247,24 +285,31 @@ def recipes(
 
     One of the kinds ``having`` is among its nodes, none of the kinds ``without``.
     """
-    wanted = KINDS[pick(draw, _allowed(having, dtype))] if having else None
+    forced = having == (CHECKPOINT,)
+    extras = FEATURES.get(having[0], ()) if having else ()
+    wanted = KINDS[pick(draw, _allowed(having, dtype))] if having and not forced else None
     shapes = _inputs(draw, dtype, wanted)
     if wanted is not None and not wanted.fits(shapes[0]):
         shapes = (_enlarged(shapes[0]),)
     transposed = [not s.high and maybe(draw) for s in shapes]
     draft = _Draft(dtype, shapes, {i for i, t in enumerate(transposed) if not t}, without)
     if wanted is not None:
-        _node(draw, draft, 0, wanted)
+        _node(draw, draft, 0, wanted, pick(draw, extras) if extras else None)
         if maybe(draw):
             _fill(draw, draft, budget - 1)
     else:
-        _fill(draw, draft, budget)
+        spent = _block(draw, draft, 0, 3, checkpointed=True) if forced and not shapes[0].high else 0
+        if not spent or maybe(draw):
+            _fill(draw, draft, budget - spent)
     inputs = tuple(Input(s.sizes, s.high, t) for s, t in zip(shapes, transposed, strict=True))
     return Recipe(inputs, tuple(draft.nodes), _outputs(draw, draft), _container(draw))
 
 
 @cache
 def _allowed(having: tuple[str, ...], dtype: str) -> tuple[str, ...]:
+    if having[0] in _FEATURED:
+        ops = _FEATURED[having[0]] if having[0] == "hooked" or dtype in WIDE else ()
+        return tuple(op for op in ops if dtype in KINDS[op].dtypes)
     return tuple(op for op in having if dtype in KINDS[op].dtypes)
 
 
@@ -294,7 +339,8 @@ def specimens(
     budget: int = BUDGET,
 ) -> Specimen:
     """A module with its dtype, its seed and a mixture of modes."""
-    dtypes = [d for d in _DTYPES if not having or _allowed(having, d)]
+    anything = not having or having == (CHECKPOINT,)
+    dtypes = [d for d in _DTYPES if anything or _allowed(having, d)]
     dtype = pick(draw, dtypes)
     recipe = draw(recipes(dtype, having, without, budget))
     floating = [i for i, given in enumerate(recipe.inputs) if not given.high]

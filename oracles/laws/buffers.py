@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..law import law
 from ..relations import agree, every
-from ..setting import Setting, evaluating, grad_enabled, partly_frozen
+from ..setting import Setting, grad_enabled, partly_frozen
 from ..subject import Subject
 
 _TRACKING = ("BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d")
@@ -12,12 +12,12 @@ _TRACKING = ("BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d")
 
 @law(
     source="Module.register_buffer: 'should not be considered a model parameter'",
-    norms=("E19", "G9", "C14"),
+    norms=("E19", "G9"),
     having=(*_TRACKING, "shift"),
 )
 def buffers_never_require_grad(subject: Subject, setting: Setting) -> None:
     """After forward and backward, in any mode, every buffer is a leaf that does not require grad."""
-    run = subject.backward(setting)
+    run = subject.backward(setting, after="pass")
     every(run.evaluate(*(f"model.get_buffer({n!r}).requires_grad" for n in subject.buffers)), False)
     every(run.evaluate(*(f"model.get_buffer({n!r}).is_leaf" for n in subject.buffers)), True)
 
@@ -32,14 +32,3 @@ def backward_changes_no_state(subject: Subject, setting: Setting) -> None:
 def frozen_layers_gather_the_same_statistics(subject: Subject, setting: Setting) -> None:
     """Freezing does not stop running statistics: they move as without it."""
     agree(subject.run(setting).state, subject.run(setting.but(frozen=())).state)
-
-
-@law(
-    source="nn.BatchNorm1d: running estimates are 'used for normalization during evaluation'",
-    norms=("G4", "G5"),
-    when=evaluating,
-    having=_TRACKING,
-)
-def evaluation_leaves_the_statistics_alone(subject: Subject, setting: Setting) -> None:
-    """In evaluation mode running statistics and the count of batches stay as they are."""
-    agree(subject.run(setting).state, subject.initial)

@@ -34,7 +34,7 @@ def evaluation_is_deterministic(subject: Subject, setting: Setting) -> None:
 
 @law(
     source="nn.Dropout: 'identity function during evaluation'",
-    norms=("H1", "H16"),
+    norms=("H1",),
     when=evaluating,
     having=DROPOUTS,
 )
@@ -45,7 +45,7 @@ def dropout_acts_as_the_identity_in_evaluation(subject: Subject, setting: Settin
 
 @law(
     source="Module.train: 'has an effect only on certain modules'",
-    norms=("D11", "G20", "G14"),
+    norms=("D11", "G20"),
     without=MODE_DEPENDENT,
 )
 def the_mode_changes_nothing_where_no_layer_depends_on_it(subject: Subject, setting: Setting) -> None:

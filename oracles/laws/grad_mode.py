@@ -107,7 +107,7 @@ def a_decorator_covers_the_call_and_nothing_else(nesting: Nesting) -> None:
         holds(mode(), "the mode after the call", outside)
 
 
-@law(source="torch.no_grad: 'Also functions as a decorator'", norms=("B11",))
+@law(source="torch.no_grad: 'Also functions as a decorator'", norms=("B11",), since="2.1")
 def a_decorator_needs_no_parentheses(nesting: Nesting) -> None:
     """@torch.no_grad is @torch.no_grad(); so for enable_grad and inference_mode."""
     with nesting.entered():
@@ -206,7 +206,7 @@ def a_thread_has_a_mode_of_its_own(nesting: Nesting) -> None:
         holds(during, "the mode here while the thread is in inference_mode", outside)
 
 
-@law(source="torch.no_grad, decorating classes is deprecated", norms=("B28",))
+@law(source="torch.no_grad, decorating classes is deprecated", norms=("B28",), since="2.1")
 def decorating_a_class_warns(nesting: Nesting) -> None:
     """Decorating a class with no_grad gives a FutureWarning, and does not cover its methods."""
 
@@ -258,7 +258,7 @@ def a_task_has_a_mode_of_its_own(nesting: Nesting) -> None:
         holds(asyncio.run(looking()), "torch.is_grad_enabled() in another task", outside)
 
 
-@law(source="torch.is_grad_enabled; torch.set_grad_enabled", norms=("B14",))
+@law(source="notes/autograd, How autograd encodes the history")
 def the_mode_of_a_tensor_is_fixed_when_it_is_made(sample: Sample) -> None:
     """Changing the mode later changes nothing about a tensor that is already there."""
     x = sample.tensor(requires_grad=True)

@@ -27,12 +27,15 @@ def gradients_accumulate(subject: Subject, setting: Setting) -> None:
 
 @law(source="torch.autograd.grad", norms=("A20",), when=grad_enabled)
 def autograd_grad_touches_no_grad_field(subject: Subject, setting: Setting) -> None:
-    """autograd.grad returns gradients and leaves every .grad None."""
-    call = "leaves = [t for t in [*model.parameters(), *x] if t.requires_grad]\n"
-    call += "roots = [o for o in out if o.grad_fn is not None]\n"
-    call += "if roots and leaves:\n    torch.autograd.grad(roots, leaves, "
+    """autograd.grad returns the gradients that backward accumulates, and leaves .grad None."""
+    call = "leaves = [t for t in [*model.parameters(), *x] if t.requires_grad]\nfound = []\n"
+    call += "roots = [o for o in out if o.grad_fn is not None or any(o is t for t in x)]\n"
+    call += "roots = [o for o in roots if o.requires_grad]\n"
+    call += "if roots and leaves:\n    found = torch.autograd.grad(roots, leaves, "
     call += "[weights(o) for o in roots], allow_unused=True)"
     absent(subject.backward(setting, call).gradients)
+    put = "\nfor leaf, gradient in zip(leaves, found): leaf.grad = gradient"
+    agree(subject.backward(setting, call + put).gradients, subject.backward(setting).gradients)
 
 
 @law(source="Tensor.backward, inputs", norms=("A22",), when=all_of(plain_grad, partly_frozen))
@@ -46,7 +49,7 @@ def backward_to_a_subset_acts_as_freezing_the_rest(subject: Subject, setting: Se
         agree(some.gradients, subject.backward(setting).gradients)
 
 
-@law(source="notes/autograd, Setting requires_grad; Module.train", norms=("D7", "G13"), when=grad_enabled)
+@law(source="notes/autograd: backward accumulates gradients, and nothing else", when=grad_enabled)
 def backward_changes_no_flag(subject: Subject, setting: Setting) -> None:
     """Backward leaves training flags, requires_grad and the grad mode as they are."""
     backward, forward = subject.backward(setting), subject.run(setting)
@@ -66,6 +69,20 @@ def hooks_that_return_none_change_nothing(subject: Subject, setting: Setting) ->
     agree(hooked.gradients, plain.gradients)
 
 
+@law(
+    source="torch.utils.checkpoint.checkpoint",
+    norms=("K1", "K7"),
+    when=plain_grad,
+    having=("checkpoint",),
+)
+def checkpointing_changes_no_gradient(subject: Subject, setting: Setting) -> None:
+    """A block that is checkpointed gives the outputs, randomness and gradients of a plain call."""
+    checkpointed, plain = subject.backward(setting), subject.unchecked().backward(setting)
+    agree(checkpointed.output, plain.output)
+    agree(checkpointed.randomness, plain.randomness)
+    agree(checkpointed.gradients, plain.gradients)
+
+
 @law(source="torch.autograd.grad, allow_unused, materialize_grads", norms=("A21",))
 def autograd_grad_refuses_what_does_not_require_grad(sample: Sample) -> None:
     """autograd.grad refuses frozen tensors, and unused ones unless allow_unused=True."""
@@ -76,6 +93,15 @@ def autograd_grad_refuses_what_does_not_require_grad(sample: Sample) -> None:
     refuses(lambda: torch.autograd.grad(loss, unused, retain_graph=True), RuntimeError, "unused")
     (nothing,) = torch.autograd.grad(loss, unused, retain_graph=True, allow_unused=True)
     holds(nothing is None, "torch.autograd.grad(loss, unused, allow_unused=True)[0] is None")
+
+
+@law(source="torch.autograd.grad, materialize_grads", norms=("A21",), since="2.1")
+def materialised_gradients_are_zero(sample: Sample) -> None:
+    """materialize_grads=True gives zeros for a tensor that the output does not depend on."""
+    sample.needs_values()
+    x, unused = sample.tensor(requires_grad=True), sample.tensor(requires_grad=True)
+    (zero,) = torch.autograd.grad(x.sum().abs(), unused, materialize_grads=True)
+    equal(zero, torch.zeros_like(unused), "the materialised gradient of an unused tensor")
 
 
 @law(source="Tensor.backward, retain_graph", norms=("A23",))

@@ -26,7 +26,7 @@ def mode_free(setting: Setting) -> Setting:
 
 @law(
     source="notes/autograd, Locally disabling gradient computation; nn.Module; torch.no_grad",
-    norms=("A2", "A5", "A13", "A14", "A26", "B7", "B8", "C2", "C3", "D16", "D17", "F1", "F13"),
+    norms=("A2", "A5", "A13", "B7", "B8", "C2", "C3", "D16", "D17", "F1", "F13", "G16", "I3", "I11"),
 )
 def torch_agrees_with_the_reference(subject: Subject, setting: Setting) -> None:
     """Every fact of a run is what the reference model predicts.
@@ -49,7 +49,7 @@ def torch_agrees_with_the_reference(subject: Subject, setting: Setting) -> None:
         agree_with(forward.moving, prediction.moving(forward.moving))
 
 
-@law(source="notes/autograd, Locally disabling gradient computation", norms=("K4",))
+@law(source="notes/autograd, Locally disabling gradient computation: the modes are orthogonal")
 def every_module_runs_in_every_setting(subject: Subject, setting: Setting) -> None:
     """No combination of the switches makes a forward or its backward fail."""
     runs(subject, setting)
@@ -66,7 +66,7 @@ def values_depend_on_train_and_eval_alone(subject: Subject, setting: Setting) ->
 
 @law(
     source="notes/autograd, Evaluation Mode: 'orthogonal to no-grad mode and inference mode'",
-    norms=("D9", "A2"),
+    norms=("D9",),
 )
 def recording_depends_on_grad_mode_and_requires_grad_alone(
     subject: Subject, setting: Setting
@@ -75,7 +75,7 @@ def recording_depends_on_grad_mode_and_requires_grad_alone(
     agree(subject.run(setting).recording, subject.run(mode_free(setting)).recording)
 
 
-@law(source="notes/autograd, Evaluation Mode", norms=("D9", "E6"), when=grad_enabled)
+@law(source="notes/autograd, Evaluation Mode", norms=("D9",), when=grad_enabled)
 def gradients_reach_the_same_leaves_in_train_and_eval(subject: Subject, setting: Setting) -> None:
     """eval() does not disable autograd: the same leaves receive a gradient as in training."""
     agree(subject.backward(setting).receiving, subject.backward(mode_free(setting)).receiving)
@@ -93,7 +93,11 @@ def randomness_depends_on_train_and_eval_alone(subject: Subject, setting: Settin
     agree(subject.run(setting).randomness, subject.run(grad_free(setting)).randomness)
 
 
-@law(source="Module.register_forward_hook: 'every time after forward'", norms=("K11", "I9"))
+@law(
+    source="Module.register_forward_hook: 'every time after forward'",
+    norms=("K11",),
+    having=("hooked",),
+)
 def forward_hooks_fire_in_every_setting(subject: Subject, setting: Setting) -> None:
     """A forward hook fires as often in every mode as in the default one."""
     agree(subject.run(setting).calls, subject.run(grad_free(mode_free(setting))).calls)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from ..law import law
@@ -180,6 +182,36 @@ def an_inference_tensor_refuses_to_be_saved_for_backward(sample: Sample) -> None
         inside = sample.tensor()
     refuses(lambda: x * inside, RuntimeError, "saved for backward")
     holds((x + inside).requires_grad, "(x + inside).requires_grad")
+
+
+@law(source="C++ notes on inference mode; torch.inference_mode", norms=("C8", "C16", "C20"))
+def modules_refuse_to_save_inference_tensors(sample: Sample) -> None:
+    """A module made or copied in inference mode, or fed from it, raises where it must be trained."""
+    x = sample.tensor(requires_grad=True)
+    module = torch.nn.Linear(x.shape[-1], 2, dtype=x.dtype, device=x.device)
+    with torch.inference_mode():
+        made = torch.nn.Linear(x.shape[-1], 2, dtype=x.dtype, device=x.device)
+        twin, inside = copy.deepcopy(module), sample.tensor()
+    refuses(lambda: made(x), RuntimeError, "saved for backward")
+    refuses(lambda: twin(x), RuntimeError, "saved for backward")
+    refuses(lambda: module(inside), RuntimeError, "saved for backward")
+    module.requires_grad_(False)
+    holds(module(inside).requires_grad, "frozen(inside).requires_grad", False)
+
+
+@law(
+    source="C++ notes on inference mode, in-place operations on normal tensors",
+    norms=("C18",),
+    when=all_of(plain_grad, unfrozen),
+    having=("Linear", "Conv1d", "PReLU", "scale"),
+)
+def a_step_in_inference_mode_keeps_parameters_trainable(subject: Subject, setting: Setting) -> None:
+    """Optimizer.step under inference_mode leaves normal leaves that require grad."""
+    step = "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+    step += "with torch.inference_mode(): optimizer.step()"
+    run = subject.backward(setting, after=step)
+    every(run.evaluate("any(p.is_inference() for p in model.parameters())"), False)
+    every(run.evaluate("all(p.requires_grad and p.is_leaf for p in model.parameters())"), True)
 
 
 @law(source="C++ notes on inference mode: clone() is the way back", norms=("C9",))

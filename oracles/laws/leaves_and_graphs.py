@@ -163,6 +163,17 @@ def hooks_refuse_tensors_that_do_not_require_grad(sample: Sample) -> None:
     refuses(lambda: x.register_hook(print), RuntimeError, "require")
 
 
+@law(source="Tensor.register_post_accumulate_grad_hook", norms=("F8", "B23"), since="2.1")
+def post_accumulate_hooks_are_for_leaves(sample: Sample) -> None:
+    """Non-leaves refuse post-accumulate hooks; on a leaf they run with grad mode off."""
+    x, seen = sample.tensor(requires_grad=True), []
+    middle = x * 2
+    refuses(lambda: middle.register_post_accumulate_grad_hook(print), RuntimeError, "leaf")
+    x.register_post_accumulate_grad_hook(lambda leaf: seen.append(torch.is_grad_enabled()))
+    middle.backward(torch.ones_like(x))
+    holds(seen, "torch.is_grad_enabled() in the hook", [False])
+
+
 @law(source="Tensor.register_hook: 'every time a gradient is computed'", norms=("F9",))
 def a_hook_sleeps_while_its_leaf_is_frozen(sample: Sample) -> None:
     """A hook does not fire for graphs built while its leaf was frozen, and fires again after."""
@@ -186,7 +197,40 @@ def a_non_leaf_refuses_to_be_deep_copied(sample: Sample) -> None:
     holds(copy.deepcopy(x).is_leaf, "copy.deepcopy(x).is_leaf")
 
 
-@law(source="Tensor.new_tensor; Tensor.data", norms=("F11",))
+@law(source="Tensor.__deepcopy__", norms=("F10",))
+def a_deep_copy_of_a_leaf_keeps_its_gradient(sample: Sample) -> None:
+    """A deep copy of a leaf has its .grad, as a tensor of its own."""
+    sample.needs_values()
+    x = sample.tensor(requires_grad=True)
+    (x * 2).backward(torch.ones_like(x))
+    twin = copy.deepcopy(x)
+    equal(twin.grad, x.grad, "copy.deepcopy(x).grad")
+    holds(twin.grad is x.grad, "copy.deepcopy(x).grad is x.grad", False)
+
+
+@law(source="Tensor.new_tensor: 'leaf'", norms=("F11",))
+def new_tensor_makes_a_leaf(sample: Sample) -> None:
+    """new_tensor(x) is a leaf with memory of its own that does not require grad."""
+    x = sample.tensor(requires_grad=True)
+    made = x.new_tensor(x)
+    holds(made.is_leaf, "x.new_tensor(x).is_leaf")
+    holds(made.requires_grad, "x.new_tensor(x).requires_grad", False)
+    if sample.device != "meta":
+        holds(made.data_ptr() == x.data_ptr(), "the copy shares the memory of x", False)
+
+
+@law(source="notes/autograd, In-place operations", norms=("B24",))
+def a_view_taken_in_grad_mode_stays_tracked(sample: Sample) -> None:
+    """A view taken in grad mode may be written into there, and its base is recorded with it."""
+    x = sample.tensor(requires_grad=True) * 1
+    view = x.view(-1)
+    before = x.grad_fn
+    view.mul_(2)
+    holds(view.requires_grad, "view.requires_grad")
+    holds(x.grad_fn is before, "x.grad_fn is what it was before view.mul_(2)", False)
+
+
+@law(source="Tensor.data", norms=("F11",))
 def data_is_an_untracked_alias(sample: Sample) -> None:
     """.data does not require grad, and changing it in place does not move the version counter."""
     x = sample.tensor(requires_grad=True)

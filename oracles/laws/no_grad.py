@@ -11,7 +11,12 @@ from ..setting import Setting, all_of, grad_disabled, grad_enabled, plain_grad, 
 from ..subject import BACKWARD, Subject
 
 
-@law(source="torch.no_grad", norms=("B1", "F14", "A12"), when=grad_disabled)
+@law(
+    source="torch.no_grad",
+    norms=("B1", "F14"),
+    when=grad_disabled,
+    without=("enable_grad",),
+)
 def disabling_grad_records_nothing(subject: Subject, setting: Setting) -> None:
     """In this mode, the result of every computation has requires_grad=False."""
     unrecorded(subject.run(setting).output)
@@ -21,6 +26,7 @@ def disabling_grad_records_nothing(subject: Subject, setting: Setting) -> None:
     source="notes/autograd, No-grad Mode: 'behave as if none of the inputs require grad'",
     norms=("B6",),
     when=grad_disabled,
+    without=("enable_grad",),
 )
 def no_grad_acts_as_if_nothing_required_grad(subject: Subject, setting: Setting) -> None:
     """Under no_grad, parameters and inputs that require grad act as if they did not."""

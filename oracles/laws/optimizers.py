@@ -28,6 +28,20 @@ def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
 
 
 @law(
+    source="notes/autograd, No-grad Mode, on optimizers",
+    norms=("B26",),
+    when=all_of(plain_grad, unfrozen),
+    having=_PARAMETERS,
+)
+def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
+    """Optimizer.step leaves the grad mode of its caller, whichever it is."""
+    step = "seen = []\nfor enabled in (True, False):\n    with torch.set_grad_enabled(enabled):\n"
+    step += "        optimizer.step()\n        seen += [torch.is_grad_enabled() is enabled]"
+    for optimizer in (_SGD, _ADAM):
+        every(subject.backward(setting, after=optimizer + step).evaluate("all(seen)"), True)
+
+
+@law(
     source="Optimizer.zero_grad, set_to_none: 'skips the step altogether'",
     norms=("E7",),
     when=all_of(plain_grad, partly_frozen),
@@ -69,14 +83,15 @@ def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
 )
 def a_zero_gradient_does_not_protect_from_weight_decay(subject: Subject, setting: Setting) -> None:
     """zero_grad(set_to_none=False) leaves zeros: weight decay still moves a frozen parameter."""
-    frozen = _SGD + "optimizer.zero_grad(set_to_none=False)\nmodel.requires_grad_(False)\n"
+    frozen = _SGD + "optimizer.zero_grad(set_to_none=False)\n"
+    frozen += "zero = not any(p.grad.any() for p in model.parameters() if p.grad is not None)\nmodel.requires_grad_(False)\n"
     frozen += "state = copy.deepcopy(model.state_dict())\noptimizer.step()\n"
     frozen += "moved = [not torch.equal(state[n], p) or not p.any() "
     frozen += "for n, p in model.named_parameters() if p.grad is not None]"
-    every(subject.backward(setting, after=frozen).evaluate("all(moved)"), True)
+    every(subject.backward(setting, after=frozen).evaluate("zero", "all(moved)"), True)
 
 
-@law(source="Module.zero_grad; Optimizer.zero_grad", norms=("E10", "E11"), when=plain_grad, having=_PARAMETERS)
+@law(source="Module.zero_grad; Optimizer.zero_grad", norms=("E10",), when=plain_grad, having=_PARAMETERS)
 def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
     """zero_grad(set_to_none=True) makes each .grad None, False makes it zero; no flag changes."""
     none = subject.backward(setting, after="model.zero_grad(set_to_none=True)")
@@ -110,3 +125,15 @@ def optimizers_refuse_tensors_that_are_no_leaves(subject: Subject, setting: Sett
     attempt += "try: torch.optim.SGD([torch.ones(1, requires_grad=True) * 2], lr=0.1)\n"
     attempt += "except ValueError as error: refused = 'non-leaf' in str(error)"
     every(subject.run(setting, prepare="refused = False\n" + attempt).evaluate("refused"), True)
+
+
+@law(source="Optimizer.zero_grad, note 2", norms=("E11",), when=plain_grad, having=_PARAMETERS)
+def a_gradient_is_none_iff_none_was_received(subject: Subject, setting: Setting) -> None:
+    """After zero_grad(set_to_none=True) and backward, .grad is None where backward gave nothing."""
+    again = _SGD + "optimizer.zero_grad(set_to_none=True)\n"
+    again += "kept = [p.grad for p in model.parameters() if p.grad is not None]\n"
+    again += "for t in x: t.grad = None\nout = model(*x)\n"
+    again += "differentiate(out if isinstance(out, tuple) else (out,))"
+    run = subject.backward(setting, after=again)
+    every(run.evaluate("kept == []"), True)
+    agree(run.receiving, subject.backward(setting).receiving)

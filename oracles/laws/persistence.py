@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..law import law
-from ..relations import absent, agree, every
+from ..relations import absent, agree, every, holds
+from ..sample import Sample
 from ..setting import Setting, all_of, partly_frozen, plain_grad
 from ..subject import Subject
 
@@ -93,10 +96,25 @@ def converting_keeps_every_flag(subject: Subject, setting: Setting) -> None:
 
 
 @law(
+    source="torch.__future__.set_swap_module_params_on_conversion",
+    norms=("E13",),
+    when=plain_grad,
+    since="2.3",
+)
+def converting_by_swapping_keeps_every_flag(subject: Subject, setting: Setting) -> None:
+    """With swapped parameters Module.to keeps each requires_grad and each training flag too."""
+    dtype = subject.specimen.dtype
+    wide = "complex128" if dtype == "complex64" else "float64"
+    swap = "torch.__future__.set_swap_module_params_on_conversion({})\n"
+    convert = f"try: model.to(torch.{wide}).to(torch.{dtype})\nfinally: "
+    _survives(subject, setting, swap.format(True) + convert + swap.format(False))
+
+
+@law(
     source="nn.utils.parametrize.register_parametrization; Module.requires_grad_",
     norms=("E21", "J18"),
     when=all_of(plain_grad, partly_frozen),
-    having=("Linear", "Conv1d", "Conv2d"),
+    having=("parametrized",),
 )
 def freezing_the_original_freezes_the_parametrized_weight(
     subject: Subject, setting: Setting
@@ -109,11 +127,11 @@ def freezing_the_original_freezes_the_parametrized_weight(
         every(run.evaluate(f"model.get_submodule({path!r}).weight.requires_grad"), trainable)
 
 
-@law(source="nn.Embedding.from_pretrained, freeze", norms=("E18",), when=plain_grad)
-def a_pretrained_embedding_is_frozen(subject: Subject, setting: Setting) -> None:
+@law(source="nn.Embedding.from_pretrained, freeze", norms=("E18",))
+def a_pretrained_embedding_is_frozen(sample: Sample) -> None:
     """Embedding.from_pretrained freezes its weight by default."""
-    made = "table = nn.Embedding.from_pretrained(torch.ones(2, 2))\n"
-    made += "free = nn.Embedding.from_pretrained(torch.ones(2, 2), freeze=False)"
-    run = subject.run(setting, prepare=made)
-    every(run.evaluate("table.weight.requires_grad"), False)
-    every(run.evaluate("free.weight.requires_grad"), True)
+    rows = sample.tensor().reshape(-1, 1)
+    frozen = torch.nn.Embedding.from_pretrained(rows)
+    free = torch.nn.Embedding.from_pretrained(rows, freeze=False)
+    holds(frozen.weight.requires_grad, "from_pretrained(rows).weight.requires_grad", False)
+    holds(free.weight.requires_grad, "from_pretrained(rows, freeze=False).weight.requires_grad")

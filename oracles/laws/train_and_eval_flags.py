@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..law import law
-from ..relations import agree, agree_with, every, holds, refuses
+from ..relations import agree, agree_with, every, holds
 from ..sample import Nesting
 from ..setting import Setting, all_of, plain_grad, uniform
 from ..subject import Subject
@@ -93,14 +93,23 @@ def train_and_eval_change_nothing_but_the_flag(subject: Subject, setting: Settin
 
 @law(source="Module.state_dict; Module.load_state_dict", norms=("D10",), when=plain_grad)
 def the_flag_is_not_part_of_the_state_dict(subject: Subject, setting: Setting) -> None:
-    """state_dict is the same in both modes, and loading one alters no flag."""
-    prepare = "state = copy.deepcopy(model.state_dict())\nmodel.train(not model.training)\n"
-    prepare += "keys = list(state) == list(model.state_dict())\nmodel.train(not model.training)\n"
-    switch = [f"model.get_submodule({p!r}).train({not setting.training})" for p in setting.switched]
-    prepare += "\n".join([*switch, "model.load_state_dict(state)"])
+    """state_dict is the same in both modes, and loading one made in the other alters no flag."""
+    prepare = "flags = [m.training for m in model.modules()]\n"
+    prepare += "mine = copy.deepcopy(model.state_dict())\nmodel.train(not model.training)\n"
+    prepare += "other = copy.deepcopy(model.state_dict())\n"
+    prepare += "for m, flag in zip(model.modules(), flags): m.training = flag\n"
+    prepare += "same = [*mine] == [*other] and all(torch.equal(mine[n], other[n]) for n in mine)\n"
+    prepare += "model.load_state_dict(other)"
     run = subject.run(setting, prepare=prepare)
     agree(run.flags, subject.run(setting).flags)
-    every(run.evaluate("keys"), True)
+    every(run.evaluate("same"), True)
+
+
+@law(source="Module.train, recursively", norms=("D12",), when=plain_grad)
+def a_later_call_on_the_whole_overrides_a_submodule(subject: Subject, setting: Setting) -> None:
+    """A train() or eval() of the whole overrides what submodules were told before."""
+    for mode in (True, False):
+        every(subject.run(setting, prepare=f"model.train({mode})").flags, mode)
 
 
 @law(source="Module.add_module", norms=("D13",), when=all_of(plain_grad, uniform))
@@ -141,14 +150,14 @@ def toggling_restores_the_behaviour(subject: Subject, setting: Setting) -> None:
     agree(toggled.gradients, plain.gradients)
 
 
-@law(source="notes/autograd, How autograd encodes the history", norms=("D20", "K6"), when=plain_grad)
+@law(source="notes/autograd, How autograd encodes the history", norms=("D20",), when=plain_grad)
 def the_flag_is_read_at_forward_time(subject: Subject, setting: Setting) -> None:
     """Switching the mode between forward and backward changes no gradient."""
     switched = subject.backward(setting, between="model.train(not model.training)")
     agree(switched.gradients, subject.backward(setting).gradients)
 
 
-@law(source="Module.train: 'any nn.Module'; torch.no_grad", norms=("D8",))
+@law(source="notes/autograd, Evaluation Mode: 'orthogonal'", norms=("D8",))
 def grad_modes_change_no_flag_of_a_new_module(nesting: Nesting) -> None:
     """A module made and switched inside any grad mode has the flags it was told."""
     with nesting.entered():
@@ -157,4 +166,18 @@ def grad_modes_change_no_flag_of_a_new_module(nesting: Nesting) -> None:
         module.eval()
     holds(told, "[m.training for m in module.modules()] when new", [True, True])
     holds([m.training for m in module.modules()], "the same after eval()", [False, False])
-    refuses(lambda: module.train(None), ValueError, "boolean")
+
+
+@law(source="Module.eval: 'equivalent with self.train(False)'", norms=("D4",))
+def eval_calls_an_overridden_train(nesting: Nesting) -> None:
+    """A subclass that overrides train() is told of eval() as well: as train(False)."""
+
+    class Told(torch.nn.Module):
+        def train(self, mode=True):
+            self.told = mode
+            return super().train(mode)
+
+    with nesting.entered():
+        module = Told()
+        module.eval()
+    holds(module.told, "what train() was told by eval()", False)

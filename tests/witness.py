@@ -1,0 +1,91 @@
+"""Find witnesses for the register: the smallest case of a law that a deviation describes.
+
+    python -m tests.witness            for every deviation and law that lacks one
+    python -m tests.witness NAME       for one deviation, anew
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, Phase, assume, given, settings
+
+import oracles.laws  # noqa: F401  # defines the laws
+from oracles import deviations
+from oracles.case import Case, to_json
+from oracles.law import LAWS, Unsupported, Violation
+from oracles.trial import Trial, replay
+from strategies import drawn_for
+
+CORPUS = Path("corpus")
+
+
+def find(deviation: deviations.Deviation, name: str, examples: int = 3000) -> Case | None:
+    """The smallest case that breaks the law as the deviation says and as no other does."""
+    law, found = LAWS[name], []
+    empty = deviations.Register((), deviations.plain_version(torch.__version__))
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(drawn_for(law))
+    def judge(drawn: dict[str, Any]) -> None:
+        trial = Trial(law, deviation.devices[0], _Only(deviation, empty))  # type: ignore[arg-type]
+        try:
+            trial.judge(Case(law.name, deviation.devices[0], **drawn))
+        except Unsupported:
+            assume(False)
+        except Violation:
+            found.append(trial.violation)
+            raise
+
+    try:
+        judge()
+    except Violation:
+        return found[-1][0]
+    return None
+
+
+class _Only:
+    """A register that explains every violation except those of one deviation."""
+
+    def __init__(self, deviation: deviations.Deviation, empty: deviations.Register) -> None:
+        self.deviation = deviation
+        self.version = empty.version
+
+    def explaining(self, case: Case, violation: Violation) -> deviations.Deviation | None:
+        return None if self.deviation.explains(case, violation) else self.deviation
+
+
+def main(names: list[str]) -> None:
+    """Write the missing witnesses to corpus/ and say which were found."""
+    data = tomllib.loads((deviations.HERE / "deviations.toml").read_text(encoding="utf-8"))
+    for entry in data["deviation"]:
+        for law in entry["laws"]:
+            path = CORPUS / entry["name"] / f"{law}.json"
+            if law == "*" or (path.exists() and entry["name"] not in names):
+                continue
+            loose = {"devices": ["cpu"], "torch": "", "link": "", "ulps": 0.0} | entry
+            made = deviations.Deviation(**{k: tuple(v) if isinstance(v, list) else v for k, v in loose.items()})
+            case = find(made, law)
+            if case is None:
+                print(f"not found: {entry['name']} for {law}", flush=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(to_json(case), encoding="utf-8")
+            print(f"{path}: {replay(case)}"[:200], flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(sys.argv[1:])
