@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from importlib.metadata import entry_points
 
 import hypothesis
 import pytest
@@ -35,6 +36,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("dev")
 
 torch.set_num_threads(1)
+# float32 means float32 on every device.
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--law", action="append", help="a pattern of law names, such as '*grad*'; repeatable")
     group.addoption("--results", help="write what was found to this JSON file")
     group.addoption("--seed", type=int, help="repeat the run with this seed")
+    group.addoption("--torch", help="refuse to run on another torch than this: torch2.4 or 2.4")
     group.addoption("--violations", default="violations", help="folder for the scripts of violations")
 
 
@@ -60,6 +65,12 @@ def _validate(config: pytest.Config) -> None:
     """Refuse bad input at once, before anything is measured."""
     if tuple(map(int, plain_version(torch.__version__).split(".")[:2])) < (2, 0):
         raise pytest.UsageError(f"torch {torch.__version__} is too old: torchlaws needs 2.0 or later")
+    wanted = (config.getoption("--torch") or "").removeprefix("torch")
+    if wanted and not torch.__version__.startswith(f"{wanted}."):
+        raise pytest.UsageError(f"torch {torch.__version__} was imported, not {wanted}")
+    reseeding = foreign_reseeding()
+    if reseeding:
+        raise pytest.UsageError(reseeding)
     for device in config.getoption("--device") or ["cpu"]:
         reason = devices.missing(device)
         if reason:
@@ -67,6 +78,26 @@ def _validate(config: pytest.Config) -> None:
     if config.getoption("--seed") is None:
         config.option.seed = random.SystemRandom().randrange(2**32)
     report.validate(config)
+
+
+def foreign_reseeding() -> str:
+    """Whether some plugin of Hypothesis reseeds torch; then what to do about it."""
+    torch.manual_seed(20)
+    state, moved = torch.get_rng_state(), []
+
+    @hypothesis.settings(max_examples=2, database=None, deadline=None)
+    @hypothesis.given(hypothesis.strategies.booleans())
+    def look(_: bool) -> None:
+        moved.append(not torch.equal(state, torch.get_rng_state()))
+
+    look()
+    if not any(moved):
+        return ""
+    plugins = sorted({p.dist.name for p in entry_points(group="hypothesis") if p.dist is not None})
+    return (
+        "a Hypothesis plugin reseeds torch, so that every case draws the same numbers: "
+        f"uninstall it, or set HYPOTHESIS_NO_PLUGINS=1 (plugins found: {', '.join(plugins) or 'none'})"
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -87,10 +87,47 @@ def agree(observed: Seen, expected: Seen) -> None:
         if expression not in observed:
             _violate(Term("None", None), expected.term(expression), "one side lacks it: ")
         left, right = observed[expression], expected[expression]
-        if isinstance(left, Tensor) and left.device.type == "meta" and left.shape == right.shape:
-            raise NotApplicable("tensors of the meta device have no values")
+        if isinstance(left, Tensor) and isinstance(right, Tensor) and left.shape == right.shape:
+            _needs_values(left)
         if not same(left, right):
             _violate(observed.term(expression), expected.term(expression))
+
+
+#: How far two devices may differ, by dtype, as a part of the largest value: sums are taken
+#: in another order, and amplified by what follows. TF32 is switched off where laws are tried.
+CLOSE: Final = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-4,
+    torch.complex64: 1e-4,
+    torch.float16: 2e-2,
+    torch.bfloat16: 1e-1,
+}
+
+
+def agree_closely(observed: Seen, expected: Seen) -> None:
+    """The same tensors are seen on two devices: dtype and shape, and values up to CLOSE."""
+    for expression in expected:
+        left, right = observed[expression], expected[expression]
+        if not isinstance(left, Tensor) or not isinstance(right, Tensor):
+            if left is not right:
+                _violate(observed.term(expression), expected.term(expression))
+            continue
+        _needs_values(left)
+        ulps = ulps_between(left, right)
+        _Ledger.comparisons += 1
+        exact = left.dtype not in CLOSE
+        far = not torch.equal(left.cpu(), right) if exact else _far(ulps, left.dtype)
+        if far:
+            _violate(observed.term(expression), expected.term(expression))
+
+
+def _far(ulps: float | None, dtype: torch.dtype) -> bool:
+    return ulps is None or ulps * torch.finfo(dtype).eps > CLOSE[dtype]
+
+
+def _needs_values(tensor: Tensor) -> None:
+    if tensor.device.type == "meta":
+        raise NotApplicable("tensors of the meta device have no values")
 
 
 def agree_with(seen: Seen, expected: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from .law import RAISED, Refused, Script, Term, Unsupported, Violation
+from .law import RAISED, NotApplicable, Refused, Script, Term, Unsupported, Violation
 from .recipe import DTYPES, Recipe, execute, identities, render, uncheckpointed
 from .reference import buffers
 from .setting import ENABLED, INFERENCE, NO_GRAD, Setting
@@ -254,6 +254,7 @@ class Run:
     @cached_property
     def state(self) -> Seen:
         """Parameters and buffers afterwards."""
+        self.subject.needs_values()
         return self._seen({_in_state(n): t for n, t in self._state.items()})
 
     @cached_property
@@ -278,6 +279,7 @@ class Run:
     @cached_property
     def randomness(self) -> Seen:
         """The state of each global random generator afterwards."""
+        self.subject.needs_values()
         return self._seen(dict(zip(_GENERATOR_STATES, self.random_states, strict=False)))
 
     @cached_property
@@ -297,7 +299,12 @@ class Run:
 
     def evaluate(self, *expressions: str) -> Seen:
         """More that it shows: expressions in its scope, for runs with steps."""
-        return self._seen({e: eval(e, dict(self.scope)) for e in expressions})
+        try:
+            return self._seen({e: eval(e, dict(self.scope)) for e in expressions})
+        except NotImplementedError:
+            if self.subject.has_values:
+                raise
+            raise NotApplicable("tensors of the meta device have no values") from None
 
 
 @dataclass(frozen=True)
@@ -403,6 +410,11 @@ class Subject:
     def has_values(self) -> bool:
         """Whether its tensors hold values: those of the meta device do not."""
         return self.device != "meta"
+
+    def needs_values(self) -> None:
+        """Say that a law needs values: the meta device neither holds nor draws any."""
+        if not self.has_values:
+            raise NotApplicable("tensors of the meta device have no values")
 
     def run(
         self, setting: Setting, *, prepare: str = "", between: str = "", after: str = ""

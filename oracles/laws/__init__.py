@@ -2,6 +2,7 @@
 
 from . import (
     buffers,
+    devices,
     evaluation,
     freezing,
     grad_mode,
@@ -29,4 +30,5 @@ THEORIES = (
     leaves_and_graphs,
     optimizers,
     persistence,
+    devices,
 )

@@ -1,0 +1,178 @@
+"""How fast laws are judged, and how much of the time is torch's.
+
+    python benchmarks/throughput.py [--json FILE] [--subjects N]
+
+A cell is one law judged on one subject in one setting. The bare loop runs the same modules
+on the same inputs in the same settings, and does nothing else: it neither draws, builds,
+puts back nor judges. Everything is measured in fresh processes with one thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402  # the project is found first
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings  # noqa: E402
+
+import oracles.laws  # noqa: E402, F401  # defines the laws
+from oracles.case import Case  # noqa: E402
+from oracles.deviations import load  # noqa: E402
+from oracles.law import LAWS, Law, Unsupported  # noqa: E402
+from oracles.setting import Setting  # noqa: E402
+from oracles.subject import Plan, Run, Subject, enter, quiet, statements  # noqa: E402
+from oracles.trial import Trial  # noqa: E402
+from strategies import drawn_for  # noqa: E402
+
+TARGETS = {"cells_per_second": 1500.0, "torch_share": 0.5, "peak_gib": 1.5, "speedup_of_2": 1.8}
+
+
+def main() -> None:
+    """Measure one worker and two, and print the table."""
+    arguments = _arguments()
+    if arguments.worker is not None:
+        print(json.dumps(measure(arguments.worker, arguments.subjects)))
+        return
+    measured = summary(arguments.subjects, arguments.repeats)
+    width = max(map(len, measured))
+    for name, value in measured.items():
+        target = TARGETS.get(name)
+        goal = "" if target is None else f"   (to reach: {'<' if 'gib' in name else '>='} {target:g})"
+        print(f"{name:{width}}  {value:12,.3f}{goal}")
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", help="write the figures to this file as well")
+    parser.add_argument("--subjects", type=int, default=12, help="subjects a law")
+    parser.add_argument("--repeats", type=int, default=3, help="runs, of which the median counts")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def summary(subjects: int, repeats: int) -> dict[str, float]:
+    """Medians over repeated runs of one worker, and of two side by side."""
+    alone = [_workers([k], subjects) for k in range(repeats)]
+    pairs = [_workers([10 + k, 20 + k], subjects) for k in range(repeats)]
+    single = [run[0] for run in alone]
+
+    def of(key: str) -> float:
+        return median(run[key] for run in single)
+
+    both = median(sum(w["cells"] / w["seconds"] for w in pair) for pair in pairs)
+    per_second = median(run["cells"] / run["seconds"] for run in single)
+    return {
+        "laws": of("laws"),
+        "cells": of("cells"),
+        "cells_per_second": per_second,
+        "subjects_per_second": median(run["subjects"] / run["seconds"] for run in single),
+        "torch_share": median(run["bare_seconds"] / run["seconds"] for run in single),
+        "speedup_of_2": both / per_second,
+        "peak_gib": max(w["peak_gib"] for run in alone + pairs for w in run),
+    }
+
+
+def _workers(seeds: list[int], subjects: int) -> list[dict[str, float]]:
+    command = [sys.executable, __file__, "--subjects", str(subjects), "--worker"]
+    started = [
+        subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in seeds
+    ]
+    return [json.loads(process.communicate()[0]) for process in started]
+
+
+def measure(number: int, subjects: int) -> dict[str, float]:
+    """Judge the laws over modules on drawn specimens, then run the same bare."""
+    warnings.filterwarnings("ignore")
+    quiet()
+    torch.set_num_threads(1)
+    laws = [law for law in LAWS.values() if {Subject, Setting} <= set(law.quantifiers.values())]
+    register = load()
+    bare, tally = 0.0, {"cells": 0, "subjects": 0, "seconds": 0.0}
+    for law in laws:
+        seen: list[Subject] = []
+        start = time.perf_counter()
+        judged = _judge(law, register, number, subjects, seen)
+        tally["seconds"] += time.perf_counter() - start
+        tally["cells"] += judged.cells
+        tally["subjects"] += judged.subjects
+        bare += sum(_bare(subject) for subject in seen)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {**tally, "laws": len(laws), "bare_seconds": bare, "peak_gib": peak}
+
+
+def _judge(law: Law, register: Any, number: int, subjects: int, seen: list[Subject]) -> Any:
+    trial = Trial(law, "cpu", register)
+
+    made = Subject.__init__
+
+    def remembered(self: Subject, *arguments: Any) -> None:
+        made(self, *arguments)
+        seen.append(self)
+
+    @seed(number)
+    @settings(
+        max_examples=subjects,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(drawn_for(law))
+    def judge(drawn: dict[str, Any]) -> None:
+        try:
+            trial.judge(Case(law.name, "cpu", **drawn))
+        except Unsupported:
+            assume(False)
+
+    with mock.patch.object(Subject, "__init__", remembered):
+        judge()
+    return trial.tally
+
+
+def _bare(subject: Subject) -> float:
+    """Seconds that the subject's runs take when nothing but them is done."""
+    return sum(_once(subject, plan) for plan in _plans(subject))
+
+
+def _plans(subject: Subject) -> Iterator[Plan]:
+    return (plan for plan, run in subject._runs.items() if isinstance(run, Run))
+
+
+def _once(subject: Subject, plan: Plan) -> float:
+    if plan.has_steps:
+        scope = dict(subject.namespace) | {"copy": __import__("copy")}
+        scope |= {"pickle": __import__("pickle"), "io": __import__("io")}
+        code = compile("\n".join(statements(subject.specimen, plan)), "<bare>", "exec")
+        start = time.perf_counter()
+        exec(code, scope)
+        return time.perf_counter() - start
+    subject._switch(plan.setting)
+    x = [t.clone().requires_grad_(i in plan.setting.inputs) for i, t in enumerate(subject.inputs)]
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        for context in plan.setting.grad:
+            stack.enter_context(enter(context))
+        out = subject.model(*x)
+    if plan.backward:
+        subject.namespace["differentiate"](out if isinstance(out, tuple) else (out,))
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The command line: list the laws, replay a case, print its script, compare results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from . import laws  # noqa: F401  # defines the laws
+from .case import Case, CaseError, read
+from .deviations import load as load_register
+from .document import laws_markdown
+from .law import LAWS, OutOfScope, Unsupported
+from .results import ResultsError, differences
+from .results import load as load_results
+from .script import message, script
+from .subject import quiet
+from .trial import replay
+
+
+class Complaint(Exception):  # noqa: N818  # one line for the user, not an error of ours
+    """What was wrong with the input."""
+
+
+def _laws(arguments: argparse.Namespace) -> int:
+    """Print every law with its sentence, source and norms."""
+    theory = ""
+    for law in sorted(LAWS.values(), key=lambda law: (law.theory, law.name)):
+        if law.theory != theory:
+            theory = law.theory
+            print(f"\n{theory}")
+        norms = f"  [{', '.join(law.norms)}]" if law.norms else ""
+        print(f"  {law.name}\n      {law.sentence}\n      {law.source}{norms}")
+    print(f"\n{len(LAWS)} laws")
+    return 0
+
+
+def _case(path: str) -> Case:
+    try:
+        return read(Path(path))
+    except CaseError as error:
+        raise Complaint(str(error)) from None
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    """Judge a stored case: exit status 1 where it breaks its law."""
+    case = _case(arguments.case)
+    try:
+        violation = replay(case)
+    except (OutOfScope, Unsupported) as reason:
+        raise Complaint(f"{arguments.case} could not be judged here: {reason}") from None
+    if violation is None:
+        print(f"HOLDS {case.law} on {case.device}")
+        return 0
+    known = load_register().explaining(case, violation)
+    print(message(case, violation))
+    print(f"DEVIATES as the register says: {known.name}: {known.reason}" if known else "VIOLATED")
+    return 1
+
+
+def _script(arguments: argparse.Namespace) -> int:
+    """Print the script of plain torch that shows what a stored case shows."""
+    case = _case(arguments.case)
+    try:
+        violation = replay(case)
+    except (OutOfScope, Unsupported) as reason:
+        raise Complaint(f"{arguments.case} could not be judged here: {reason}") from None
+    if violation is None:
+        raise Complaint(f"{case.law} holds for {arguments.case} on this torch: there is nothing to show")
+    print(script(case, violation), end="")
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """Print the laws whose status differs between two results files."""
+    try:
+        before, after = load_results(Path(arguments.before)), load_results(Path(arguments.after))
+    except ResultsError as error:
+        raise Complaint(str(error)) from None
+    found = differences(before, after)
+    print(f"torch {before.torch} on {before.device} -> torch {after.torch} on {after.device}")
+    for difference in found:
+        print(f"  {difference.law} on {difference.device}\n      {difference.before}\n   -> {difference.after}")
+    print(f"{len(found)} of {len(after.laws)} laws differ")
+    return 0
+
+
+def _docs(arguments: argparse.Namespace) -> int:
+    """Write docs/laws.md anew."""
+    results = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path("results").glob("*.json"))]
+    path = Path(arguments.path)
+    path.write_text(laws_markdown(results), encoding="utf-8")
+    print(f"{path}: {len(LAWS)} laws, {len(results)} results files")
+    return 0
+
+
+_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], tuple[str, ...]]] = {
+    "laws": (_laws, ()),
+    "replay": (_replay, ("case",)),
+    "script": (_script, ("case",)),
+    "compare": (_compare, ("before", "after")),
+    "docs": (_docs, ()),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m oracles", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (run, positional) in _COMMANDS.items():
+        command = commands.add_parser(name, help=(run.__doc__ or "").strip())
+        for argument in positional:
+            command.add_argument(argument)
+        if name == "docs":
+            command.add_argument("path", nargs="?", default="docs/laws.md")
+        command.set_defaults(run=run)
+    arguments = parser.parse_args(argv)
+    warnings.filterwarnings("ignore")
+    quiet()
+    try:
+        return int(arguments.run(arguments))
+    except Complaint as complaint:
+        print(f"torchlaws: {complaint}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,48 @@
+"""Devices: the modes mean the same everywhere."""
+
+from __future__ import annotations
+
+from ..law import NotApplicable, OutOfScope, law
+from ..reference import predict
+from ..relations import agree, agree_closely
+from ..setting import Setting
+from ..subject import Run, Subject
+from ..traits import Certainty
+
+
+def _both(subject: Subject, setting: Setting) -> tuple[Run, Run]:
+    """The run here, and the same on the CPU."""
+    if subject.device == "cpu":
+        raise NotApplicable("the CPU is what other devices are compared with")
+    return subject.backward(setting), subject.on("cpu").backward(setting)
+
+
+@law(source="notes/autograd; torch.no_grad: neither speaks of devices", norms=("B5",))
+def devices_agree_on_every_fact(subject: Subject, setting: Setting) -> None:
+    """The same case shows the same facts on every device as on the CPU, exactly.
+
+    What is recorded, which outputs are inputs, who receives a gradient, flags, hooks, modes.
+    """
+    here, there = _both(subject, setting)
+    agree(here.recording, there.recording)
+    agree(here.aliases, there.aliases)
+    agree(here.receiving, there.receiving)
+    agree(here.flags, there.flags)
+    agree(here.requires_grad, there.requires_grad)
+    agree(here.calls, there.calls)
+    agree(here.mode, there.mode)
+
+
+@law(source="notes/numerical_accuracy", norms=("B5",))
+def devices_agree_on_every_value(subject: Subject, setting: Setting) -> None:
+    """Where no randomness is drawn, values and gradients agree with the CPU's, to a tolerance.
+
+    The tolerance is stated for each dtype, as a part of the largest value: see
+    oracles.relations.CLOSE.
+    """
+    prediction = predict(subject.specimen.recipe, setting, subject.specimen.dtype)
+    here, there = _both(subject, setting)
+    if prediction.draws is not Certainty.NEVER:
+        raise OutOfScope("each device draws randomness of its own")
+    agree_closely(here.output, there.output)
+    agree_closely(here.gradients, there.gradients)

@@ -1,0 +1,208 @@
+"""Each planted fault is noticed by the law that should notice it, and its script shows it."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from multiprocessing.pool import Pool
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from torch import nn
+
+from oracles.case import Case, to_json
+from oracles.deviations import Register, load
+from oracles.law import LAWS, Law, Unsupported, Violation
+from oracles.script import script
+from oracles.trial import Trial
+from strategies import drawn_for
+from tests.faults.faults import FAULTS, Fault
+from tests.faults.plant import VARIABLE, plant
+
+ROOT: Final = Path(__file__).parents[2]
+NAMES: Final = sorted(FAULTS)
+#: How long a violation is made smaller.
+SECONDS: Final = 0.5
+
+QUICK = settings(
+    max_examples=200,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.generate, Phase.shrink),
+)
+
+
+@cache
+def register() -> Register:
+    """What this torch is known to break."""
+    return load()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fault_is_noticed_and_its_script_shows_it(
+    name: str, tmp_path: Path, processes: Pool
+) -> None:
+    law = LAWS[FAULTS[name].laws[0]]
+    case, violation = noticed(FAULTS[name], law)
+    path = tmp_path / "violation.py"
+    path.write_text(script(case, violation), encoding="utf-8")
+    assert "AssertionError" in processes.apply(run_script, (str(path), name)), path
+    assert processes.apply(run_script, (str(path), "")) == "", path
+
+
+def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
+    """A small case that breaks the law while the fault is planted."""
+    trial = Trial(law, "cpu", register())
+    known: set[str] = set()
+    start: list[float] = []
+
+    @QUICK
+    @given(drawn_for(law))
+    def judge(drawn: dict[str, Any]) -> None:
+        case = Case(law.name, "cpu", **drawn)
+        text = to_json(case)
+        if start and time.perf_counter() - start[0] > SECONDS and text not in known:
+            return
+        try:
+            judge_with(fault, trial, case)
+        except Violation:
+            start.append(time.perf_counter())
+            known.add(text)
+            raise
+
+    with pytest.raises(Violation):
+        judge()
+    assert trial.violation is not None
+    return trial.violation
+
+
+def judge_with(fault: Fault, trial: Trial, case: Case) -> None:
+    """Judge a case while the fault is planted; what the fault leaves behind is put back."""
+    try:
+        with fault.planted():
+            trial.judge(case)
+    except Unsupported:
+        pass
+    finally:
+        torch._C._set_grad_enabled(True)
+
+
+# --- scripts ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Pool]:
+    """Fresh processes, one for each task; they are forked from one that imports torch alone."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        yield pool
+
+
+def run_script(path: str, fault: str) -> str:
+    """Run a script, with a fault planted if one is named: "" or how it failed."""
+    undo = plant(fault) if fault else lambda: None
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            runpy.run_path(path, run_name="__main__")
+    except Exception:
+        return traceback.format_exc(limit=-3)
+    finally:
+        undo()
+    return ""
+
+
+def python(*arguments: str, fault: str = "") -> subprocess.CompletedProcess[str]:
+    """Run Python at the root of the repository."""
+    environment = {k: v for k, v in os.environ.items() if k != VARIABLE}
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=ROOT,
+        env=environment | ({VARIABLE: fault} if fault else {}),
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def test_a_script_is_run_with_the_fault_that_the_environment_names(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text("from torch import nn\nassert nn.Dropout().eval() is not None\n", encoding="utf-8")
+    done = python("-m", "tests.faults.plant", str(path), fault="EvalReturnsNone")
+    assert done.returncode == 1
+    assert "AssertionError" in done.stderr
+    assert python(str(path)).returncode == 0
+
+
+def test_a_name_that_is_no_fault_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = python("-m", "tests.faults.plant", str(tmp_path), fault="DropoutIgnoredEval")
+    assert done.returncode == 1
+    line = f"{VARIABLE}: no fault is named 'DropoutIgnoredEval'; faults: DropoutIgnoresEval, "
+    assert done.stderr.startswith(line)
+    assert len(done.stderr.splitlines()) == 1
+    assert all(name in done.stderr for name in NAMES)
+
+
+# --- the real harness ------------------------------------------------------------------------------
+
+
+def test_the_harness_says_violated(tmp_path: Path) -> None:
+    name = "EvalReturnsNone"
+    law, results = FAULTS[name].laws[0], tmp_path / "results.json"
+    pytest_with = ("-m", "pytest", "-p", "tests.faults.plant", "-p", "no:cacheprovider", "tests/laws")
+    options = ("--law", law, "--results", str(results), "--violations", str(tmp_path))
+    done = python(*pytest_with, *options, fault=name)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"VIOLATED {law}" in done.stdout
+    (found,) = json.loads(results.read_text(encoding="utf-8"))["laws"]
+    assert (found["name"], found["status"]) == (law, "VIOLATED")
+
+
+# --- the faults themselves -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fault_is_well_formed(name: str) -> None:
+    fault = FAULTS[name]
+    assert fault.says.endswith(".")
+    assert "\n" not in fault.says
+    assert fault.laws
+    assert [law for law in fault.laws if law not in LAWS] == []
+
+
+def test_every_fault_is_taken_back() -> None:
+    before = patched()
+    for fault in FAULTS.values():
+        with fault.planted():
+            assert patched() != before, f"{fault.name} patches nothing that is looked at here"
+        assert patched() == before, f"{fault.name} is still planted"
+
+
+def patched() -> dict[str, Any]:
+    """Everything that faults patch."""
+    owners: tuple[Any, ...] = (
+        *(nn.Module, nn.Parameter, nn.Linear, nn.Dropout, nn.RReLU, nn.Embedding),
+        *(nn.LSTM, nn.GRU, nn.RNN, nn.modules.batchnorm._BatchNorm, nn.init, nn.functional),
+        *(nn.utils.parametrizations._SpectralNorm, torch.Tensor, torch.autograd),
+        *(torch.no_grad, torch.enable_grad, torch.set_grad_enabled, torch.inference_mode),
+        *(torch.utils._contextlib, torch.utils.checkpoint, torch.optim.SGD, torch.optim.Optimizer),
+        sys.modules["threading"].Thread,
+    )
+    return {f"{owner}.{k}": id(v) for owner in owners for k, v in vars(owner).items()}

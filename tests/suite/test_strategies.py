@@ -1,0 +1,327 @@
+"""What is drawn: what it reaches, what it shrinks to, and that nothing is rejected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import Phase, given
+from hypothesis import strategies as st
+from hypothesis.control import current_build_context
+from hypothesis.errors import StopTest, UnsatisfiedAssumption
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+import oracles.laws
+from oracles.law import LAWS, Refused, Unsupported
+from oracles.recipe import BLOCKS, CONTAINERS, DTYPES, HOOKS, PARAMETRIZATIONS, WITHIN
+from oracles.reference import predict
+from oracles.sample import Nesting
+from oracles.setting import CONTEXTS, fold
+from oracles.subject import Specimen, Subject, lattice
+from oracles.traits import DROPOUTS, MODE_DEPENDENT, TRAITS
+from strategies import drawn_for, nestings, recipes, samples, specimens
+from strategies.layers import KINDS
+from strategies.recipes import BUDGET, CHECKPOINT, FEATURES
+
+from .helpers import drawn, drawn_specimens, examples, outline, simplest
+
+assert oracles.laws.THEORIES
+#: Different specimens among these many draws are looked at.
+DRAWS = 1500
+
+
+def test_every_kind_of_node_has_traits_and_a_strategy() -> None:
+    assert set(KINDS) == set(TRAITS)
+    assert set(MODE_DEPENDENT) <= set(TRAITS) | set(PARAMETRIZATIONS)
+    assert set(DROPOUTS) <= set(TRAITS)
+
+
+@pytest.mark.parametrize("op", sorted(TRAITS))
+def test_a_kind_of_node_takes_dtypes_and_ranks(op: str) -> None:
+    kind = KINDS[op]
+    assert kind.op == op
+    assert set(kind.dtypes) <= set(DTYPES)
+    assert kind.dtypes and kind.ranks
+    assert kind.second is ("{1}" in TRAITS[op].call)
+
+
+# --- what is reached -----------------------------------------------------------------------
+
+
+def _reached(specimen: Specimen) -> Iterator[str]:
+    """Everything about a specimen that has to be drawn now and then."""
+    recipe, mixture = specimen.recipe, specimen.mixture
+    yield f"dtype {specimen.dtype}"
+    yield f"container {recipe.container}"
+    yield f"{len(recipe.inputs)} inputs"
+    yield f"{min(len(recipe.outputs), 2)} outputs"
+    yield from ("transposed input" for i in recipe.inputs if i.transposed)
+    yield from ("integer input" for i in recipe.inputs if i.high)
+    yield from (f"rank {len(i.shape)}" for i in recipe.inputs)
+    nodes = list(recipe.walk())
+    yield f"{min(len(nodes), BUDGET)} nodes"
+    for node in nodes:
+        yield f"op {node.op}"
+        yield f"within {node.within}"
+        yield f"hooked {node.hooked}"
+        yield f"parametrized {node.parametrized}"
+        yield from (["shared"] if node.shared is not None else [])
+        yield from (["shared block"] if node.shared is not None and node.body else [])
+        yield from (["tied"] if node.tied is not None else [])
+        yield from ([f"checkpointed {node.checkpointed}"] if node.op == "Block" else [])
+        if node.body is not None:
+            yield f"container {node.body.container}"
+            yield from ("block in a block" for n in node.body.nodes if n.body is not None)
+    yield f"training {mixture.training}"
+    yield f"depth {len(mixture.grad)}"
+    yield from (f"context {context}" for context in mixture.grad)
+    modules, names = recipe.modules(), recipe.parameters()
+    floating = [i for i, given in enumerate(recipe.inputs) if not given.high]
+    yield from _part("switched", len(mixture.switched), len(modules))
+    yield from _part("frozen", len(mixture.frozen), len(names))
+    yield from _part("inputs that require grad", len(mixture.inputs), len(floating))
+
+
+def _part(what: str, some: int, all_of_them: int) -> Iterator[str]:
+    if all_of_them:
+        yield f"{what}: {'none' if not some else 'all' if some == all_of_them else 'some'}"
+
+
+WANTED = (
+    *(f"op {op}" for op in (*sorted(TRAITS), *BLOCKS)),
+    *(f"dtype {name}" for name in DTYPES),
+    *(f"container {name}" for name in CONTAINERS),
+    *(f"within {name}" for name in ("", *WITHIN)),
+    *(f"hooked {name}" for name in ("", *HOOKS)),
+    *(f"parametrized {name}" for name in ("", *PARAMETRIZATIONS)),
+    *(f"context {context}" for context in CONTEXTS),
+    *(f"depth {n}" for n in range(5)),
+    *(f"rank {n}" for n in (2, 3, 4)),
+    *(f"{n} nodes" for n in range(1, BUDGET + 1)),
+    *(f"{n} {what}" for n in (1, 2) for what in ("inputs", "outputs")),
+    *(f"training {mode}" for mode in (True, False)),
+    *(f"checkpointed {called}" for called in (True, False)),
+    *("shared", "shared block", "tied", "block in a block"),
+    *("transposed input", "integer input"),
+    *(
+        f"{what}: {part}"
+        for what in ("switched", "frozen", "inputs that require grad")
+        for part in ("none", "some", "all")
+    ),
+)
+
+
+def test_specimens_reach_everything() -> None:
+    counts = Counter(fact for s in drawn_specimens(DRAWS) for fact in set(_reached(s)))
+    missing = [fact for fact in WANTED if not counts[fact]]
+    assert not missing, f"never drawn: {missing}; drawn: {sorted(counts.items())}"
+    unlisted = set(counts) - set(WANTED)
+    assert not unlisted, f"not expected at all: {unlisted}"
+
+
+def test_most_specimens_differ() -> None:
+    """A strategy that repeats itself wastes the time of every law."""
+    assert len(drawn_specimens(DRAWS)) > DRAWS * 0.6
+
+
+def test_specimens_stay_within_the_budget() -> None:
+    for specimen in drawn_specimens(DRAWS):
+        counted = sum(node.op not in BLOCKS for node in specimen.recipe.walk())
+        shared = sum(
+            len(list(n.body.walk())) - 1
+            for n in specimen.recipe.walk()
+            if n.body is not None and n.shared is not None
+        )
+        assert 1 <= counted - shared <= BUDGET, outline(specimen.recipe)
+
+
+def test_nestings_reach_every_context_and_depth() -> None:
+    made = drawn(nestings(), 300)
+    counts = Counter(c for n in made for c in n.contexts)
+    assert set(counts) == set(CONTEXTS), counts
+    assert {len(n.contexts) for n in made} == set(range(7))
+    states = {(fold(n.contexts).grad, fold(n.contexts).inference) for n in made}
+    assert len(states) == 4, states
+    assert {Nesting(s.mixture.grad).recording for s in drawn_specimens(DRAWS)} == {True, False}
+
+
+def test_samples_reach_every_dtype_and_have_elements() -> None:
+    made = drawn(samples(), 200)
+    assert {s.dtype for s in made} == set(DTYPES)
+    assert {len(s.shape) for s in made} == {1, 2, 3}
+    assert min(min(s.shape) for s in made) == 1
+
+
+# --- what it shrinks to --------------------------------------------------------------------
+
+SHRINKING: dict[str, tuple[Callable[[Specimen], bool], int]] = {
+    "anything": (lambda s: True, 1),
+    "a Dropout": (lambda s: "Dropout" in s.recipe.ops(), 2),
+    "two inputs": (lambda s: len(s.recipe.inputs) == 2, 2),
+    "a checkpointed block": (lambda s: any(n.checkpointed for n in s.recipe.walk()), 3),
+    "a Sequential": (lambda s: "Sequential" in s.recipe.ops(), 3),
+}
+
+
+@pytest.mark.parametrize(("wanted", "most"), SHRINKING.values(), ids=SHRINKING)
+def test_a_specimen_shrinks_to_few_nodes(wanted: Callable[[Specimen], bool], most: int) -> None:
+    """In two of three searches: the shrinker is greedy, and sometimes ends elsewhere."""
+    found = [simplest(specimens(), wanted, seed).recipe for seed in range(3)]
+    sizes = sorted(len(list(recipe.walk())) for recipe in found)
+    assert sizes[1] <= most, [outline(recipe) for recipe in found]
+
+
+def test_the_simplest_specimen_is_plain() -> None:
+    found = simplest(specimens(), lambda s: True)
+    assert (found.dtype, found.seed) == ("float32", 0)
+    assert found.mixture == Specimen(found.recipe).mixture
+    assert found.recipe.container == "attributes"
+    assert not any(i.transposed for i in found.recipe.inputs)
+    (node,) = found.recipe.nodes
+    assert not (node.within or node.hooked or node.parametrized)
+
+
+def test_nestings_shrink_to_few_contexts() -> None:
+    assert simplest(nestings(), lambda n: True) == Nesting()
+    inference = simplest(nestings(), lambda n: "torch.inference_mode()" in n.contexts)
+    assert inference == Nesting(("torch.inference_mode()",))
+
+
+# --- what is asked for, and what is rejected -----------------------------------------------
+
+
+@pytest.mark.parametrize("op", sorted(TRAITS))
+def test_one_of_the_kinds_asked_for_is_there(op: str) -> None:
+    for specimen in drawn(specimens(having=(op,)), 4):
+        assert op in specimen.recipe.ops()
+        assert specimen.dtype in KINDS[op].dtypes
+
+
+def test_kinds_not_asked_for_are_not_there() -> None:
+    made = drawn(specimens(without=MODE_DEPENDENT), 300)
+    for specimen in made:
+        assert specimen.recipe.ops().isdisjoint(MODE_DEPENDENT)
+        assert "spectral_norm" not in {n.parametrized for n in specimen.recipe.walk()}
+    left = set().union(*(s.recipe.ops() for s in made))
+    assert len(left) > 30, "not everything else is gone as well"
+
+
+def test_kinds_are_asked_for_and_not_asked_for_at_once() -> None:
+    wanted, unwanted = ("Linear", "Dropout"), ("ReLU", "Block", "Sequential")
+    seen = set()
+    for specimen in drawn(specimens(having=wanted, without=unwanted), 150):
+        seen |= specimen.recipe.ops()
+        assert not specimen.recipe.ops().isdisjoint(wanted)
+        assert "ReLU" not in specimen.recipe.ops()
+    assert seen >= set(wanted)
+
+
+#: What a law may ask for, or not ask for, beside kinds of nodes.
+EXTRAS = {*WITHIN, *HOOKS, *PARAMETRIZATIONS, *FEATURES, CHECKPOINT}
+
+
+@pytest.mark.parametrize("law", [n for n in sorted(LAWS) if LAWS[n].having or LAWS[n].without])
+def test_a_law_is_given_what_it_asks_for(law: str) -> None:
+    asked = LAWS[law]
+    assert {*asked.having, *asked.without} <= {*KINDS, *EXTRAS}, "there is nothing of this name"
+    for fields in drawn(drawn_for(asked), 12):
+        present: set[str] = set()
+        for node in fields["specimen"].recipe.walk():
+            done = {node.within, node.hooked, node.parametrized}
+            present |= {node.op} | done
+            present |= {name for name, ways in FEATURES.items() if not done.isdisjoint(ways)}
+            present |= {CHECKPOINT} if node.checkpointed else set()
+        assert present.isdisjoint(asked.without)
+        assert not asked.having or not present.isdisjoint(asked.having), fields["specimen"]
+
+
+def test_every_law_can_be_drawn_for() -> None:
+    for law in LAWS.values():
+        (first, *_) = drawn(drawn_for(law), 2)
+        assert first, law.name
+
+
+REJECTING: dict[str, SearchStrategy[object]] = {
+    "specimens": specimens(),
+    "specimens without": specimens(without=MODE_DEPENDENT),
+    "specimens having": specimens(having=("BatchNorm1d", "FractionalMaxPool2d", "chunk")),
+    "recipes": recipes("complex64"),
+    "nestings": nestings(),
+    "samples": samples(),
+}
+
+
+@pytest.mark.parametrize("strategy", REJECTING.values(), ids=REJECTING)
+def test_nothing_is_rejected(strategy: SearchStrategy[object]) -> None:
+    """No filter and no assumption fails; what is begun is finished.
+
+    Hypothesis itself cuts some examples off, of any strategy, to keep the first ones small.
+    """
+    ends: Counter[str] = Counter()
+
+    @st.composite
+    def counted(draw: DrawFn) -> object:
+        try:
+            made = draw(strategy)
+        except UnsatisfiedAssumption:
+            ends["REJECTED"] += 1
+            raise
+        except StopTest:
+            ends[current_build_context().data.status.name] += 1
+            raise
+        ends["FINISHED"] += 1
+        return made
+
+    @examples(400, Phase.generate)
+    @given(counted())
+    def count(made: object) -> None:
+        assert made is not None
+
+    count()
+    assert set(ends) <= {"FINISHED", "OVERRUN"}, ends
+    assert ends["FINISHED"] >= 100, ends
+    assert ends["OVERRUN"] <= 0.25 * ends["FINISHED"], ends
+
+
+def test_a_rejection_would_be_noticed() -> None:
+    with pytest.raises(AssertionError, match="INVALID"):
+        test_nothing_is_rejected(st.integers(0, 9999).filter(lambda n: n % 7 == 6))
+
+
+# --- whether it runs -----------------------------------------------------------------------
+
+
+def test_every_specimen_runs_in_every_setting() -> None:
+    """Nothing that is drawn fails to be built or to run: a law would have nothing to judge."""
+    refused: Counter[str] = Counter()
+    unsupported: Counter[str] = Counter()
+    cells = 0
+    for specimen in drawn_specimens(DRAWS)[:250]:
+        try:
+            subject = Subject(specimen)
+            for setting in lattice(specimen):
+                cells += 1
+                predict(specimen.recipe, setting, specimen.dtype)
+                try:
+                    subject.backward(setting)
+                except Refused as refusal:
+                    refused[str(refusal)[:120]] += 1
+        except Unsupported as lack:
+            unsupported[str(lack)[:120]] += 1
+    assert cells > 3000
+    assert sum(refused.values()) <= cells * 0.01, refused
+    assert sum(unsupported.values()) <= 250 * 0.1, unsupported
+
+
+def test_every_kind_runs_where_it_is_asked_for() -> None:
+    failing: Counter[str] = Counter()
+    for op in sorted(TRAITS):
+        for specimen in drawn(specimens(having=(op,), budget=1), 3):
+            try:
+                Subject(specimen).backward(specimen.mixture)
+            except Refused as refusal:
+                failing[f"{op}: {str(refusal)[:120]}"] += 1
+            except Unsupported:
+                continue
+    assert not failing

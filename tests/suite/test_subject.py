@@ -1,0 +1,514 @@
+"""The two ways to run agree, a run leaves nothing behind, and a leak is noticed."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import oracles.laws
+from oracles.case import Case
+from oracles.deviations import Register
+from oracles.law import (
+    LAWS,
+    Law,
+    NotApplicable,
+    OutOfScope,
+    Refused,
+    Script,
+    Unsupported,
+    Violation,
+    law,
+)
+from oracles.recipe import Input, Node, Recipe
+from oracles.relations import agree, every, holds, same
+from oracles.sample import Sample
+from oracles.setting import CONTEXTS, ENABLED, INFERENCE, NO_GRAD, Setting
+from oracles.subject import (
+    BACKWARD,
+    Plan,
+    Run,
+    Seen,
+    Specimen,
+    Subject,
+    enter,
+    lacking,
+    lattice,
+    source_of,
+)
+from oracles.trial import Leak, Trial, cells, replay
+
+from .helpers import RICH, outline, running_specimens
+
+assert oracles.laws.THEORIES
+FACETS = (
+    "output",
+    "recording",
+    "aliases",
+    "gradients",
+    "receiving",
+    "state",
+    "moving",
+    "randomness",
+    "drawing",
+    "flags",
+    "requires_grad",
+    "calls",
+    "mode",
+)
+#: Dropout, BatchNorm and a hook: something moves, something is random, something is counted.
+LIVELY = Specimen(
+    Recipe(
+        (Input((3, 2)),),
+        (
+            Node("Linear", (0,), {"in_features": 2, "out_features": 2}, hooked="forward"),
+            Node("BatchNorm1d", (1,), {"num_features": 2}),
+            Node("Dropout", (2,)),
+        ),
+        (3,),
+    ),
+    seed=5,
+)
+
+
+@pytest.fixture(scope="module")
+def specimens() -> list[Specimen]:
+    return [RICH, LIVELY, *running_specimens(60)]
+
+
+def agreeing(left: Run, right: Run) -> None:
+    """Every facet of two runs is the same."""
+    for facet in FACETS:
+        agree(getattr(left, facet), getattr(right, facet))
+
+
+def test_both_ways_to_run_show_the_same(specimens: list[Specimen]) -> None:
+    for specimen in specimens:
+        subject = Subject(specimen)
+        for setting in lattice(specimen):
+            for backward in ("", BACKWARD):
+                plan = Plan(setting, backward)
+                try:
+                    agreeing(subject._directly(plan), subject._by_steps(plan))
+                except Violation as violation:
+                    shown = f"{outline(specimen.recipe)} in {setting}: {violation}"
+                    raise AssertionError(shown) from violation
+
+
+def test_every_facet_shows_something() -> None:
+    subject = Subject(LIVELY)
+    run = subject.backward(Setting(inputs=(0,)))
+    for facet in FACETS:
+        assert len(getattr(run, facet)) > 0, facet
+
+
+def test_a_facet_is_seen_again_by_its_script() -> None:
+    """Each expression of a run, evaluated after the statements of its script."""
+    for specimen in (RICH, LIVELY):
+        run = Subject(specimen).backward(specimen.mixture.but(inputs=(0,)))
+        for facet in FACETS:
+            seen = getattr(run, facet)
+            for expression in seen:
+                if "cuda" in expression:
+                    continue
+                term = seen.term(expression)
+                assert term.script is not None
+                scope = followed(term.script)
+                assert same(eval(expression, scope), term.value), f"{facet}: {expression}"
+
+
+def followed(script: Script) -> dict[str, Any]:
+    scope: dict[str, Any] = {}
+    exec("\n".join((script.source, *script.statements)), scope)
+    return scope
+
+
+# --- a run leaves the module as it was -----------------------------------------------------
+
+
+def test_a_run_puts_back_what_it_moved(specimens: list[Specimen]) -> None:
+    for specimen in specimens:
+        subject = Subject(specimen)
+        for setting in lattice(specimen):
+            subject.backward(setting)
+            now = subject.model.state_dict()
+            assert list(now) == list(subject.saved)
+            assert all(same(now[n], t) for n, t in subject.saved.items()), setting
+            assert all(p.grad is None for p in subject.model.parameters())
+            assert not any("calls" in vars(m) for m in subject.model.modules())
+            for name, module in subject.model.named_modules():
+                assert module.training is setting.trains(name)
+            for name, parameter in subject.model.named_parameters():
+                assert parameter.requires_grad is (name not in setting.frozen)
+                assert parameter.is_leaf and not parameter.is_inference()
+            assert all(not t.requires_grad and t.grad is None for t in subject.inputs)
+
+
+def test_what_ran_before_makes_no_difference(specimens: list[Specimen]) -> None:
+    for specimen in specimens[:25]:
+        settings = lattice(specimen)
+        forth, back = Subject(specimen), Subject(specimen)
+        first = [forth.backward(s) for s in settings]
+        last = [back.backward(s) for s in reversed(settings)]
+        for one, other in zip(first, reversed(last), strict=True):
+            agreeing(one, other)
+
+
+def test_a_run_alone_is_a_run_among_others() -> None:
+    for specimen in (RICH, LIVELY):
+        used = Subject(specimen)
+        for setting in lattice(specimen):
+            agreeing(used.backward(setting), Subject(specimen).backward(setting))
+
+
+def test_something_does_move() -> None:
+    """Otherwise the tests above would say nothing."""
+    subject = Subject(LIVELY)
+    run = subject.backward(Setting(inputs=(0,)))
+    moved = [e for e, unmoved in run.moving.items() if not unmoved]
+    assert len(moved) == 3, moved
+    assert run.draws
+    assert not same(
+        run.state["model.state_dict()['n1.running_mean']"], subject.saved["n1.running_mean"]
+    )
+    every(run.receiving, False)
+    every(run.calls, 1)
+    assert not subject.run(Setting(False)).draws
+    every(subject.run(Setting(False)).moving, True)
+
+
+def test_a_subject_is_built_the_same_each_time(specimens: list[Specimen]) -> None:
+    for specimen in specimens:
+        one, other = Subject(specimen), Subject(specimen)
+        agree(one.initial, other.initial)
+        torch.rand(3)
+        model, inputs = one.build()
+        assert all(same(model.state_dict()[n], t) for n, t in one.saved.items())
+        assert all(map(same, inputs, other.inputs))
+        assert all(map(torch.equal, one.start, other.start))
+
+
+@pytest.mark.parametrize("fault", ["flips a flag", "freezes"])
+def test_flags_that_forward_changed_are_told_again(fault: str) -> None:
+    subject = Subject(LIVELY)
+    told: list[tuple[bool, bool]] = []
+
+    def noting(module: nn.Module, *_: Any) -> None:
+        told.append((module.training, next(module.parameters()).requires_grad))
+
+    def changing(module: nn.Module, *_: Any) -> None:
+        module.eval() if fault == "flips a flag" else module.requires_grad_(False)
+
+    subject.model.register_forward_pre_hook(noting)
+    subject.model.register_forward_hook(changing)
+    for grad in (ENABLED, NO_GRAD, INFERENCE):
+        subject.run(Setting(grad=grad))
+    assert told == [(True, True)] * 3
+
+
+def test_flags_are_told_again_after_a_run_that_raised() -> None:
+    subject = Subject(LIVELY)
+    told: list[bool] = []
+
+    def failing(module: nn.Module, *_: Any) -> None:
+        told.append(module.training)
+        module.eval()
+        if len(told) == 1:
+            raise RuntimeError("once")
+
+    subject.model.register_forward_pre_hook(failing)
+    with pytest.raises(Refused, match="once"):
+        subject.run(Setting())
+    subject.run(Setting(grad=NO_GRAD))
+    assert told == [True, True]
+
+
+def test_what_a_failed_run_moved_is_put_back() -> None:
+    subject = Subject(LIVELY)
+
+    def failing(*_: Any) -> None:
+        raise RuntimeError("after the statistics moved")
+
+    handle = subject.model.register_forward_hook(failing)
+    with pytest.raises(Refused):
+        subject.backward(Setting())
+    handle.remove()
+    assert all(same(subject.model.state_dict()[n], t) for n, t in subject.saved.items())
+    assert "calls" not in vars(subject.model.get_submodule("n0"))
+    agreeing(
+        subject.backward(Setting(grad=NO_GRAD)), Subject(LIVELY).backward(Setting(grad=NO_GRAD))
+    )
+
+
+# --- runs are remembered -------------------------------------------------------------------
+
+
+def test_a_run_is_made_once() -> None:
+    subject = Subject(LIVELY)
+    forwards: list[bool] = []
+    subject.model.register_forward_hook(lambda *_: forwards.append(True))
+    first = subject.run(Setting())
+    assert subject.run(Setting(True, grad=ENABLED)) is first
+    assert len(forwards) == 1
+    assert subject.backward(Setting()) is not first
+    assert subject.backward(Setting()) is subject.backward(Setting())
+    assert len(forwards) == 2
+    assert subject.run(Setting(False)) is not first
+
+
+def test_a_refusal_is_remembered() -> None:
+    recipe = Recipe((Input((2, 3)),), (Node("relu", (0,)), Node("mul_", (1,))), (2,))
+    subject = Subject(Specimen(recipe))
+    forwards: list[bool] = []
+    subject.model.register_forward_hook(lambda *_: forwards.append(True))
+    for _ in range(2):
+        with pytest.raises(Refused, match="inplace operation"):
+            subject.backward(Setting(inputs=(0,)))
+    assert len(forwards) == 1
+
+
+def test_what_is_remembered_is_not_changed_by_later_runs() -> None:
+    subject = Subject(LIVELY)
+    settings = lattice(LIVELY)
+    runs = [subject.backward(s) for s in settings]
+    before = pickle.dumps([[dict(getattr(r, f)) for f in FACETS if f != "output"] for r in runs])
+    for setting in settings:
+        subject.run(setting)
+        subject.backward(setting, prepare="model.double(); x[0] = x[0].detach().double()")
+    after = pickle.dumps([[dict(getattr(r, f)) for f in FACETS if f != "output"] for r in runs])
+    assert pickle.loads(before).__len__() == len(runs)
+    for one, other in zip(pickle.loads(before), pickle.loads(after), strict=True):
+        for left, right in zip(one, other, strict=True):
+            assert left.keys() == right.keys()
+            assert all(same(left[e], right[e]) for e in left)
+
+
+# --- plans with steps ----------------------------------------------------------------------
+
+
+def test_steps_are_followed_in_their_order() -> None:
+    subject = Subject(LIVELY)
+    run = subject.backward(
+        Setting(False),
+        prepare="log = ['prepared']",
+        between="log.append(out[0].requires_grad)",
+        after="log.append(model.n0.weight.grad is not None)",
+    )
+    holds(run.evaluate("log")["log"], "log", ["prepared", True, True])
+    assert run.model is not subject.model
+
+
+def test_a_step_that_raises_is_a_violation() -> None:
+    with pytest.raises(Violation, match="a step raised ZeroDivisionError") as caught:
+        Subject(LIVELY).run(Setting(), after="1 / 0")
+    assert caught.value.observed.script is not None
+    assert "1 / 0" in caught.value.observed.script.statements
+
+
+def test_the_lattice_has_the_extremes_and_the_mixture() -> None:
+    for specimen in (RICH, LIVELY, *running_specimens(60)):
+        settings = lattice(specimen)
+        assert len(settings) == len(set(settings))
+        assert specimen.mixture in settings
+        everything = tuple(specimen.recipe.parameters())
+        for training in (True, False):
+            for grad in (ENABLED, NO_GRAD, INFERENCE):
+                for frozen in ((), everything):
+                    assert Setting(training, (), grad, frozen, ()) in settings
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_a_context_is_entered_as_it_is_written(context: str) -> None:
+    for outer in CONTEXTS:
+        with enter(outer):
+            with enter(context):
+                entered = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+            with eval(context):
+                assert entered == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+
+
+def test_what_a_build_lacks_is_told_from_a_bug() -> None:
+    assert lacking(RuntimeError("\"rrelu\" not implemented for 'Half'"))
+    assert lacking(NotImplementedError("Complex modules are not supported"))
+    assert not lacking(RuntimeError("a leaf Variable that requires grad is being used"))
+    assert not lacking(ValueError("not implemented for"))
+    # Not torch's: a mistake in a law or a verb must not be counted as a lack of torch.
+    assert not lacking(AttributeError("'NoneType' object has no attribute 'shape'"))
+    assert not lacking(AttributeError("'Run' object has no attribute 'outputs'"))
+
+
+def test_a_subject_on_the_meta_device_shows_no_values() -> None:
+    subject = Subject(LIVELY, "meta")
+    run = subject.run(Setting())
+    assert not subject.has_values
+    assert run.out[0].device.type == "meta"
+    with pytest.raises(NotApplicable):
+        dict(run.state)
+    agree(run.recording, Subject(LIVELY).run(Setting()).recording)
+    assert source_of(LIVELY, "meta") != source_of(LIVELY)
+    assert Subject(LIVELY).on("meta").device == "meta"
+
+
+# --- trials --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def define() -> Iterator[Callable[[Callable[..., None]], Law]]:
+    """Defines a law for the time of one test, and puts back the global state of torch."""
+    before = dict(LAWS)
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+
+    def defined(body: Callable[..., None]) -> Law:
+        return LAWS[law(source="a test")(body).__name__]
+
+    yield defined
+    LAWS.clear()
+    LAWS.update(before)
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+Define = Callable[[Callable[..., None]], Law]
+
+
+def trial(tried: Law) -> Trial:
+    return Trial(tried, "cpu", Register((), "2.0"))
+
+
+LEAKS: dict[str, Callable[[], object]] = {
+    "is_grad_enabled": lambda: torch._C._set_grad_enabled(False),
+    "get_default_dtype": lambda: torch.set_default_dtype(torch.float64),
+    "get_num_threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
+    "deterministic_algorithms": lambda: torch.use_deterministic_algorithms(True),
+}
+
+
+@pytest.mark.parametrize("state", LEAKS)
+def test_global_state_left_changed_is_noticed(define: Define, state: str) -> None:
+    def something_is_left_changed(sample: Sample) -> None:
+        """The law's own body leaks."""
+        LEAKS[state]()
+
+    tried = trial(define(something_is_left_changed))
+    with pytest.raises(Leak, match=state):
+        tried.judge(Case("something_is_left_changed", sample=Sample()))
+    assert tried.tally.subjects == 0
+
+
+@pytest.mark.parametrize("state", LEAKS)
+def test_a_leak_is_noticed_beside_a_violation(define: Define, state: str) -> None:
+    """Or the cases that follow are judged in another state, and nobody says so."""
+
+    def something_is_left_changed(sample: Sample) -> None:
+        """The law's own body leaks, and does not hold."""
+        LEAKS[state]()
+        holds(False, "this")
+
+    before = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    tried = trial(define(something_is_left_changed))
+    try:
+        tried.judge(Case("something_is_left_changed", sample=Sample()))
+    except Leak:
+        return
+    except Violation:
+        after = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+        assert after == before, "left changed, and not noticed"
+        assert torch.are_deterministic_algorithms_enabled() is deterministic
+        return
+    pytest.fail("neither a leak nor a violation")
+
+
+def test_the_global_generator_is_put_back(define: Define) -> None:
+    def something_is_drawn(sample: Sample) -> None:
+        """Randomness is drawn, and seeded."""
+        torch.manual_seed(3)
+        holds(torch.rand(2).numel(), "numel", 2)
+
+    tried = trial(define(something_is_drawn))
+    before = torch.get_rng_state()
+    tried.judge(Case("something_is_drawn", sample=Sample()))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (tried.tally.subjects, tried.tally.cells) == (1, 1)
+
+
+def test_the_global_generator_is_put_back_after_a_violation(define: Define) -> None:
+    def something_is_drawn(sample: Sample) -> None:
+        """Randomness is drawn, and the law does not hold."""
+        torch.rand(2)
+        holds(1, "one", 2)
+
+    tried = trial(define(something_is_drawn))
+    before = torch.get_rng_state()
+    case = Case("something_is_drawn", sample=Sample())
+    with pytest.raises(Violation):
+        tried.judge(case)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert tried.violation is not None
+    assert tried.violation[0] == case
+    assert tried.tally.subjects == 0
+
+
+def test_every_setting_of_the_lattice_is_judged(define: Define) -> None:
+    judged: list[Setting] = []
+
+    def every_setting_is_seen(subject: Subject, setting: Setting) -> None:
+        """A law is judged in every setting."""
+        holds(subject.specimen is LIVELY, "the specimen is the one given")
+        judged.append(setting)
+
+    tried = trial(define(every_setting_is_seen))
+    case = Case("every_setting_is_seen", specimen=LIVELY)
+    tried.judge(case)
+    assert judged == lattice(LIVELY)
+    assert (tried.tally.subjects, tried.tally.cells) == (1, len(judged))
+    assert [c.setting for c, _ in cells(tried.law, case)] == judged
+    judged.clear()
+    assert replay(Case("every_setting_is_seen", specimen=LIVELY, setting=Setting(False))) is None
+    assert judged == [Setting(False)]
+
+
+def test_a_law_that_compares_nothing_judges_nothing(define: Define) -> None:
+    def nothing_is_compared(subject: Subject, setting: Setting) -> None:
+        """There is nothing to compare in training."""
+        every(Subject(LIVELY).run(setting).output if not setting.training else Seen(None, {}), None)
+
+    tried = trial(define(nothing_is_compared))
+    case = Case("nothing_is_compared", specimen=LIVELY, setting=Setting(True))
+    tried.judge(case)
+    assert (tried.tally.subjects, tried.tally.cells, tried.tally.out_of_scope) == (0, 0, 1)
+    with pytest.raises(OutOfScope):
+        replay(case)
+    with pytest.raises(Violation):
+        tried.judge(Case("nothing_is_compared", specimen=LIVELY, setting=Setting(False)))
+
+
+def test_a_crash_of_a_law_is_no_verdict(define: Define) -> None:
+    """A mistake in a law is reported as that: neither a violation nor a lack of torch."""
+
+    def something_is_missing(sample: Sample) -> None:
+        """The body of the law is wrong."""
+        sample.missing  # type: ignore[attr-defined]  # noqa: B018
+
+    tried = trial(define(something_is_missing))
+    with pytest.raises(AttributeError, match="missing"):
+        tried.judge(Case("something_is_missing", sample=Sample()))
+    assert tried.tally.unsupported == 0
+
+
+def test_what_this_build_lacks_is_unsupported(define: Define) -> None:
+    def something_is_lacking(sample: Sample) -> None:
+        """Torch lacks a kernel."""
+        raise NotImplementedError("\"it\" not implemented for 'Half'")
+
+    tried = trial(define(something_is_lacking))
+    with pytest.raises(Unsupported):
+        tried.judge(Case("something_is_lacking", sample=Sample()))
+    assert (tried.tally.unsupported, tried.tally.subjects) == (1, 0)
