@@ -8,7 +8,16 @@ from pathlib import Path
 
 from .codec import CodecError, decode, encode
 from .law import LAWS
-from .recipe import BLOCKS, DTYPES, Recipe
+from .recipe import (
+    BLOCKS,
+    CONTAINERS,
+    DTYPES,
+    HOOKS,
+    PARAMETRIZATIONS,
+    WITHIN,
+    Node,
+    Recipe,
+)
 from .sample import Nesting, Sample
 from .setting import Setting, fold
 from .subject import Specimen
@@ -86,11 +95,28 @@ def _valid_stack(stack: tuple[str, ...]) -> None:
         raise CodecError(str(error)) from None
 
 
+def _one_of(value: str, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        raise CodecError(f"{what} is {value!r}; known: {', '.join(map(repr, known))}")
+
+
+def _valid_node(index: int, node: Node) -> None:
+    _one_of(node.op, (*sorted(TRAITS), *BLOCKS), f"the op of node {index}")
+    _one_of(node.within, ("", *WITHIN), f"within of node {index}")
+    _one_of(node.hooked, ("", *HOOKS), f"hooked of node {index}")
+    _one_of(node.parametrized, ("", *PARAMETRIZATIONS), f"parametrized of node {index}")
+    if (node.op in BLOCKS) is not (node.body is not None):
+        raise CodecError(f"node {index} ({node.op}): a block has a body, and nothing else has")
+    for earlier in (node.shared, node.tied):
+        if earlier is not None and not 0 <= earlier < index:
+            raise CodecError(f"node {index} ({node.op}) shares or ties a node that is not there yet")
+
+
 def _valid_recipe(recipe: Recipe) -> None:
+    _one_of(recipe.container, CONTAINERS, "the container")
     count = len(recipe.inputs)
     for index, node in enumerate(recipe.nodes):
-        if node.op not in TRAITS and node.op not in BLOCKS:
-            raise CodecError(f"no kind of node is named {node.op!r}; known: {', '.join(sorted(TRAITS))}")
+        _valid_node(index, node)
         if any(not 0 <= i < count for i in node.inputs):
             raise CodecError(f"node {index} ({node.op}) takes a value that is not there yet")
         if node.body is not None:
@@ -106,5 +132,7 @@ def read(path: Path) -> Case:
         return from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CaseError(f"cannot read case {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CaseError(f"case {path} is not a text file in UTF-8") from None
     except CaseError as error:
         raise CaseError(f"case {path} {error}") from None

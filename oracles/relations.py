@@ -106,17 +106,18 @@ CLOSE: Final = {
 
 def agree_closely(observed: Seen, expected: Seen) -> None:
     """The same tensors are seen on two devices: dtype and shape, and values up to CLOSE."""
+    if list(observed) != list(expected):
+        agree(observed, expected)  # says which side lacks what
     for expression in expected:
         left, right = observed[expression], expected[expression]
+        _Ledger.comparisons += 1
         if not isinstance(left, Tensor) or not isinstance(right, Tensor):
             if left is not right:
                 _violate(observed.term(expression), expected.term(expression))
             continue
         _needs_values(left)
-        ulps = ulps_between(left, right)
-        _Ledger.comparisons += 1
         exact = left.dtype not in CLOSE
-        far = not torch.equal(left.cpu(), right) if exact else _far(ulps, left.dtype)
+        far = not same(left.cpu(), right) if exact else _far(ulps_between(left, right), left.dtype)
         if far:
             _violate(observed.term(expression), expected.term(expression))
 

@@ -29,6 +29,17 @@ ENABLED: Final[Stack] = ()
 NO_GRAD: Final[Stack] = ("torch.no_grad()",)
 INFERENCE: Final[Stack] = ("torch.inference_mode()",)
 
+#: The grad modes in which every law is tried: each way to switch recording off, each way back.
+GRADS: Final[tuple[Stack, ...]] = (
+    ENABLED,
+    NO_GRAD,
+    INFERENCE,
+    ("torch.set_grad_enabled(False)",),
+    ("torch.no_grad()", "torch.enable_grad()"),
+    ("torch.inference_mode()", "torch.inference_mode(False)"),
+    ("torch.inference_mode()", "torch.enable_grad()"),
+)
+
 
 @dataclass(frozen=True)
 class GradState:

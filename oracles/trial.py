@@ -61,20 +61,20 @@ class Trial:
 
         Raises Unsupported where this build of torch cannot run the case.
         """
-        before = global_state()
+        before, generator = global_state(), torch.get_rng_state()
         try:
             judged = self._judge(drawn)
         except Unsupported:
             self.tally.unsupported += 1
             raise
         finally:
-            torch.set_rng_state(before["torch.get_rng_state()"])
-        _compare(before, global_state())
+            torch.set_rng_state(generator)
+            _notice(before)
         self.tally.subjects += bool(judged)
 
     def _judge(self, drawn: Case) -> int:
         judged = 0
-        for case, quantities in cells(self.law, drawn):
+        for setting, quantities in cells(self.law, drawn):
             made = comparisons()
             try:
                 self.law.body(**quantities)
@@ -84,6 +84,7 @@ class Trial:
                     self.tally.not_applicable = str(reason)
                 continue
             except Violation as violation:
+                case = replace(drawn, setting=setting)
                 known = self.register.explaining(case, violation)
                 if known is None:
                     self.violation = (case, violation)
@@ -103,11 +104,11 @@ class Trial:
         return judged
 
 
-def cells(law: Law, drawn: Case) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Each cell of a drawn case: the case that repeats it, and what the law is given."""
+def cells(law: Law, drawn: Case) -> Iterator[tuple[Setting | None, dict[str, Any]]]:
+    """Each cell of a drawn case: its setting, and what the law is given."""
     given = _quantities(law, drawn)
     if not law.over_settings:
-        yield drawn, given
+        yield None, given
         return
     (name,) = (n for n, kind in law.quantifiers.items() if kind is Setting)
     if drawn.setting is not None:
@@ -117,7 +118,7 @@ def cells(law: Law, drawn: Case) -> Iterator[tuple[Case, dict[str, Any]]]:
         settings = lattice(drawn.specimen)
     for setting in settings:
         if law.when(setting):
-            yield replace(drawn, setting=setting), given | {name: setting}
+            yield setting, given | {name: setting}
 
 
 def _quantities(law: Law, drawn: Case) -> dict[str, Any]:
@@ -163,20 +164,26 @@ def witnesses(law: Law, device: str, register: Register) -> Iterator[tuple[Devia
 
 
 def global_state() -> dict[str, Any]:
-    """What a case must leave as it was."""
+    """What a case must leave as it was. Randomness is put back by the trial itself."""
     return {
         "torch.is_grad_enabled()": torch.is_grad_enabled(),
         "torch.is_inference_mode_enabled()": torch.is_inference_mode_enabled(),
         "torch.get_default_dtype()": torch.get_default_dtype(),
         "torch.get_num_threads()": torch.get_num_threads(),
         "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
-        "torch.get_rng_state()": torch.get_rng_state(),
+        "torch.is_autocast_enabled()": torch.is_autocast_enabled(),
+        "torch.is_anomaly_enabled()": torch.is_anomaly_enabled(),
     }
 
 
-def _compare(before: dict[str, Any], after: dict[str, Any]) -> None:
-    for what, value in before.items():
-        unchanged = torch.equal(value, after[what]) if "rng" in what else value == after[what]
-        if not unchanged:
-            raise Leak(f"the case left {what} = {after[what]}, it was {value}")
-
+def _notice(before: dict[str, Any]) -> None:
+    """Raise Leak where the global state is not what it was, after putting back what can be."""
+    after = global_state()
+    if after == before:
+        return
+    changed = {what: value for what, value in after.items() if value != before[what]}
+    torch.set_grad_enabled(before["torch.is_grad_enabled()"])
+    torch.set_default_dtype(before["torch.get_default_dtype()"])
+    torch.set_num_threads(before["torch.get_num_threads()"])
+    torch.use_deterministic_algorithms(before["torch.are_deterministic_algorithms_enabled()"])
+    raise Leak("; ".join(f"the case left {k} = {v}, it was {before[k]}" for k, v in changed.items()))

@@ -262,11 +262,13 @@ def _input(draw: DrawFn, rank: int, integer: bool) -> Shape:
     return Shape(sizes, high=3 + draw(upto(2)) if integer else 0)
 
 
-def _inputs(draw: DrawFn, dtype: str, wanted: Kind | None) -> tuple[Shape, ...]:
+def _inputs(
+    draw: DrawFn, dtype: str, wanted: Kind | None, floating: bool
+) -> tuple[Shape, ...]:
     if wanted is not None:
         return (_input(draw, pick(draw, wanted.ranks), wanted.integer),)
     rank = pick(draw, (2, 3, 4))
-    integer = dtype in WIDE and rank == 2 and not draw(upto(5))
+    integer = not floating and dtype in WIDE and rank == 2 and draw(upto(5)) == 5
     first = _input(draw, rank, integer)
     if draw(upto(4)) < 4:
         return (first,)
@@ -288,7 +290,7 @@ def recipes(
     forced = having == (CHECKPOINT,)
     extras = FEATURES.get(having[0], ()) if having else ()
     wanted = KINDS[pick(draw, _allowed(having, dtype))] if having and not forced else None
-    shapes = _inputs(draw, dtype, wanted)
+    shapes = _inputs(draw, dtype, wanted, forced)
     if wanted is not None and not wanted.fits(shapes[0]):
         shapes = (_enlarged(shapes[0]),)
     transposed = [not s.high and maybe(draw) for s in shapes]
@@ -298,7 +300,7 @@ def recipes(
         if maybe(draw):
             _fill(draw, draft, budget - 1)
     else:
-        spent = _block(draw, draft, 0, 3, checkpointed=True) if forced and not shapes[0].high else 0
+        spent = _block(draw, draft, 0, 3, checkpointed=True) if forced else 0
         if not spent or maybe(draw):
             _fill(draw, draft, budget - spent)
     inputs = tuple(Input(s.sizes, s.high, t) for s, t in zip(shapes, transposed, strict=True))

@@ -17,7 +17,7 @@ def softmax(draw: DrawFn, shape: Shape) -> Made:
     return {"dim": -1}, keeping(shape)
 
 
-@kind("RReLU")
+@kind("RReLU", dtypes=("float32", "float64", "bfloat16"))
 def rrelu(draw: DrawFn, shape: Shape) -> Made:
     lower, upper = pick(draw, ((0.125, 1 / 3), (0.0, 1.0), (0.5, 0.5)))
     return {"lower": lower, "upper": upper}, keeping(shape)

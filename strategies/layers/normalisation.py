@@ -2,7 +2,7 @@
 
 from hypothesis.strategies import DrawFn
 
-from .kinds import FLOATS, Arguments, Made, Shape, keeping, kind, maybe, pick
+from .kinds import WIDE, Arguments, Made, Shape, keeping, kind, maybe, pick
 
 
 def _statistics(draw: DrawFn, shape: Shape, *, tracking: bool, affine: bool) -> Arguments:
@@ -55,6 +55,6 @@ def layer_norm(draw: DrawFn, shape: Shape) -> Made:
     return arguments, keeping(shape)
 
 
-@kind("LocalResponseNorm", ranks=(3, 4), dtypes=FLOATS)
+@kind("LocalResponseNorm", ranks=(3, 4), dtypes=WIDE)
 def local_response_norm(draw: DrawFn, shape: Shape) -> Made:
     return {"size": 2}, keeping(shape)

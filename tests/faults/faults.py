@@ -36,12 +36,14 @@ class Fault:
     says   the same in a sentence
     laws   laws that must be violated while it is planted, the most specific first
     plant  plants it, and returns what takes it back
+    kinds  kinds of nodes that show it; empty where most modules do
     """
 
     name: str
     says: str
     laws: tuple[str, ...]
     plant: Plant
+    kinds: tuple[str, ...] = ()
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -56,12 +58,12 @@ class Fault:
 FAULTS: Final[dict[str, Fault]] = {}
 
 
-def fault(*laws: str) -> Callable[[Plant], Plant]:
+def fault(*laws: str, kinds: tuple[str, ...] = ()) -> Callable[[Plant], Plant]:
     """Register a fault under its name in CamelCase; its docstring says what it does."""
 
     def define(plant: Plant) -> Plant:
         name = "".join(word.capitalize() for word in plant.__name__.split("_"))
-        FAULTS[name] = Fault(name, inspect.cleandoc(plant.__doc__ or ""), laws, plant)
+        FAULTS[name] = Fault(name, inspect.cleandoc(plant.__doc__ or ""), laws, plant, kinds)
         return plant
 
     return define
@@ -71,7 +73,7 @@ def put(owner: Any, name: str, new: Any) -> Undo:
     """Put something in the place of an attribute, or add it."""
     patch = mock.patch.object(owner, name, new, create=True)
     patch.start()
-    return lambda: (patch.stop(), None)[1]
+    return patch.stop
 
 
 def together(*undos: Undo) -> Undo:
@@ -171,13 +173,14 @@ def load_state_dict_switches_to_training() -> Undo:
     return put(nn.Module, "load_state_dict", load_state_dict)
 
 
-# --- layers that depend on the mode ---------------------------------------------------------------
+# --- layers that depend on the mode -------------------------------------------------------------
 
 
 @fault(
     "dropout_acts_as_the_identity_in_evaluation",
     "evaluation_draws_no_randomness",
     "evaluation_is_deterministic",
+    kinds=("Dropout",),
 )
 def dropout_ignores_eval() -> Undo:
     """nn.Dropout drops elements in evaluation as well."""
@@ -188,7 +191,7 @@ def dropout_ignores_eval() -> Undo:
     return put(nn.Dropout, "forward", forward)
 
 
-@fault("torch_agrees_with_the_reference")
+@fault("torch_agrees_with_the_reference", kinds=("Dropout",))
 def dropout_ignores_train() -> Undo:
     """nn.Dropout drops nothing, in training neither."""
 
@@ -198,7 +201,7 @@ def dropout_ignores_train() -> Undo:
     return put(nn.Dropout, "forward", forward)
 
 
-@fault("evaluation_draws_no_randomness")
+@fault("evaluation_draws_no_randomness", kinds=("Dropout",))
 def dropout_draws_in_eval() -> Undo:
     """nn.Dropout returns its input in evaluation, but draws a mask for it."""
     kept = nn.Dropout.forward
@@ -210,7 +213,11 @@ def dropout_draws_in_eval() -> Undo:
     return put(nn.Dropout, "forward", forward)
 
 
-@fault("randomness_depends_on_train_and_eval_alone", "values_depend_on_train_and_eval_alone")
+@fault(
+    "randomness_depends_on_train_and_eval_alone",
+    "values_depend_on_train_and_eval_alone",
+    kinds=("Dropout",),
+)
 def dropout_rests_under_no_grad() -> Undo:
     """nn.Dropout drops nothing while grad is disabled, in training mode as well."""
 
@@ -222,18 +229,17 @@ def dropout_rests_under_no_grad() -> Undo:
 
 
 @fault("the_gradient_of_dropout_is_its_mask")
-def dropout_lets_every_gradient_through() -> Undo:
-    """functional.dropout zeroes elements, but not their gradients."""
+def dropout_is_the_identity_in_backward() -> Undo:
+    """functional.dropout zeroes elements and scales others, but hands on gradients as they are."""
     kept = functional.dropout
 
     def dropout(input: Tensor, *args: Any, **options: Any) -> Tensor:
-        made = kept(input.detach(), *args, **options)
-        return made + 2 * (input - input.detach())
+        return kept(input.detach(), *args, **options) + (input - input.detach())
 
     return put(functional, "dropout", dropout)
 
 
-@fault("evaluation_draws_no_randomness")
+@fault("evaluation_draws_no_randomness", kinds=("RReLU",))
 def rrelu_is_random_in_eval() -> Undo:
     """nn.RReLU draws its slopes in evaluation as well."""
 
@@ -243,7 +249,7 @@ def rrelu_is_random_in_eval() -> Undo:
     return put(nn.RReLU, "forward", forward)
 
 
-@fault("evaluation_draws_no_randomness")
+@fault("evaluation_draws_no_randomness", kinds=("LSTM", "GRU"))
 def recurrent_layers_drop_in_eval() -> Undo:
     """The dropout between the layers of nn.LSTM, nn.GRU and nn.RNN is active in evaluation."""
 
@@ -261,7 +267,7 @@ def recurrent_layers_drop_in_eval() -> Undo:
     return together(*(put(kind, "forward", always_training(kind.forward)) for kind in kinds))
 
 
-@fault("evaluation_draws_no_randomness")
+@fault("evaluation_draws_no_randomness", kinds=("MultiheadAttention",))
 def attention_drops_in_eval() -> Undo:
     """nn.MultiheadAttention drops attention weights in evaluation as well."""
     kept = functional.multi_head_attention_forward
@@ -272,7 +278,7 @@ def attention_drops_in_eval() -> Undo:
     return put(functional, "multi_head_attention_forward", attend)
 
 
-@fault("evaluation_changes_no_state")
+@fault("evaluation_changes_no_state", kinds=("BatchNorm1d",))
 def batch_norm_moves_statistics_in_eval() -> Undo:
     """Batch norm moves its running mean in evaluation as well."""
     kept = functional.batch_norm
@@ -288,7 +294,7 @@ def batch_norm_moves_statistics_in_eval() -> Undo:
     return put(functional, "batch_norm", batch_norm)
 
 
-@fault("torch_agrees_with_the_reference")
+@fault("torch_agrees_with_the_reference", kinds=("BatchNorm1d",))
 def batch_norm_counts_no_batches() -> Undo:
     """Batch norm moves its statistics, but num_batches_tracked stands still."""
     kept = _BatchNorm.forward
@@ -313,19 +319,23 @@ def _batch_norm_holds_statistics(when: Callable[[Any], bool]) -> Undo:
     return put(functional, "batch_norm", batch_norm)
 
 
-@fault("frozen_layers_gather_the_same_statistics", "which_state_moves_depends_on_train_and_eval_alone")
+@fault(
+    "frozen_layers_gather_the_same_statistics",
+    "which_state_moves_depends_on_train_and_eval_alone",
+    kinds=("BatchNorm1d",),
+)
 def frozen_batch_norm_holds_its_statistics() -> Undo:
     """Batch norm with a frozen weight does not move its statistics, in training neither."""
     return _batch_norm_holds_statistics(lambda w: w is not None and not w.requires_grad)
 
 
-@fault("which_state_moves_depends_on_train_and_eval_alone")
+@fault("which_state_moves_depends_on_train_and_eval_alone", kinds=("BatchNorm1d",))
 def batch_norm_holds_its_statistics_under_no_grad() -> Undo:
     """Batch norm moves its statistics only while grad is enabled."""
     return _batch_norm_holds_statistics(lambda _: not torch.is_grad_enabled())
 
 
-@fault("buffers_moved_in_inference_mode_stay_normal")
+@fault("buffers_moved_in_inference_mode_stay_normal", kinds=("BatchNorm1d",))
 def batch_norm_replaces_its_buffers() -> Undo:
     """Batch norm makes new running statistics instead of writing into those it has."""
     kept = _BatchNorm.forward
@@ -339,7 +349,7 @@ def batch_norm_replaces_its_buffers() -> Undo:
     return put(_BatchNorm, "forward", forward)
 
 
-@fault("which_state_moves_depends_on_train_and_eval_alone")
+@fault("which_state_moves_depends_on_train_and_eval_alone", kinds=("Embedding",))
 def embedding_renormalises_only_with_grad() -> Undo:
     """nn.Embedding with max_norm leaves its weight alone while grad is disabled."""
     kept = functional.embedding
@@ -365,19 +375,19 @@ def _spectral_norm_told(training: bool) -> Undo:
     return put(parametrizations._SpectralNorm, "forward", forward)
 
 
-@fault("evaluation_changes_no_state")
+@fault("evaluation_changes_no_state", kinds=("parametrized",))
 def spectral_norm_iterates_in_eval() -> Undo:
     """spectral_norm does its power iteration in evaluation as well."""
     return _spectral_norm_told(True)
 
 
-@fault("torch_agrees_with_the_reference")
+@fault("torch_agrees_with_the_reference", kinds=("parametrized",))
 def spectral_norm_never_iterates() -> Undo:
     """spectral_norm does no power iteration, in training neither."""
     return _spectral_norm_told(False)
 
 
-# --- grad modes -------------------------------------------------------------------------------------
+# --- grad modes ---------------------------------------------------------------------------------
 
 
 @fault("leaving_by_an_exception_restores_the_mode")
@@ -509,7 +519,7 @@ def threads_inherit_the_mode() -> Undo:
     return put(threading.Thread, "start", start)
 
 
-@fault("values_depend_on_train_and_eval_alone")
+@fault("values_depend_on_train_and_eval_alone", kinds=("Linear",))
 def linear_rounds_without_grad() -> Undo:
     """nn.Linear gives other values while grad is disabled."""
     kept = nn.Linear.forward
@@ -521,7 +531,9 @@ def linear_rounds_without_grad() -> Undo:
     return put(nn.Linear, "forward", forward)
 
 
-@fault("disabling_grad_records_nothing", "no_grad_acts_as_if_nothing_required_grad")
+@fault(
+    "disabling_grad_records_nothing", "no_grad_acts_as_if_nothing_required_grad", kinds=("Linear",)
+)
 def linear_records_under_no_grad() -> Undo:
     """nn.Linear is recorded while grad is disabled."""
     kept = nn.Linear.forward
@@ -536,7 +548,7 @@ def linear_records_under_no_grad() -> Undo:
 @fault("forward_hooks_fire_in_every_setting", "torch_agrees_with_the_reference")
 def hooks_sleep_under_no_grad() -> Undo:
     """Forward hooks are not called while grad is disabled."""
-    kept = nn.Module._call_impl
+    kept: Any = nn.Module._call_impl
 
     def call(self: nn.Module, *args: Any, **options: Any) -> Any:
         called = kept if torch.is_grad_enabled() else type(self).forward
@@ -548,7 +560,7 @@ def hooks_sleep_under_no_grad() -> Undo:
 @fault("inference_mode_changes_no_training_flag")
 def inference_mode_switches_to_eval() -> Undo:
     """A module called in inference mode is put into evaluation mode."""
-    kept = nn.Module._call_impl
+    kept: Any = nn.Module._call_impl
 
     def call(self: nn.Module, *args: Any, **options: Any) -> Any:
         if torch.is_inference_mode_enabled():
@@ -561,7 +573,7 @@ def inference_mode_switches_to_eval() -> Undo:
 @fault("a_module_built_under_no_grad_is_trainable", "a_factory_honours_requires_grad_under_no_grad")
 def parameters_made_under_no_grad_are_frozen() -> Undo:
     """nn.Parameter does not require grad where it is made while grad is disabled."""
-    kept = nn.Parameter.__new__
+    kept: Any = nn.Parameter.__new__
 
     def make(cls: Any, data: Any = None, requires_grad: bool = True) -> Any:
         return kept(cls, data, requires_grad and torch.is_grad_enabled())
@@ -569,7 +581,7 @@ def parameters_made_under_no_grad_are_frozen() -> Undo:
     return put(nn.Parameter, "__new__", make)
 
 
-# --- freezing ---------------------------------------------------------------------------------------
+# --- freezing -----------------------------------------------------------------------------------
 
 
 @fault("freezing_and_unfreezing_is_a_round_trip")
@@ -595,7 +607,7 @@ def freezing_forgets_the_last_parameter() -> Undo:
     return put(nn.Module, "requires_grad_", requires_grad_)
 
 
-@fault("requires_grad_reaches_every_parameter_and_no_buffer")
+@fault("requires_grad_reaches_every_parameter_and_no_buffer", kinds=("BatchNorm1d",))
 def unfreezing_reaches_buffers() -> Undo:
     """Module.requires_grad_ reaches buffers."""
     kept = nn.Module.requires_grad_
@@ -618,26 +630,29 @@ def _frozen_linear(does: Callable[[nn.Linear, Tensor, Callable[..., Tensor]], Te
     return put(nn.Linear, "forward", forward)
 
 
-@fault("freezing_changes_no_other_gradient", "torch_agrees_with_the_reference")
+@fault("freezing_changes_no_other_gradient", "torch_agrees_with_the_reference", kinds=("Linear",))
 def frozen_linear_detaches_its_input() -> Undo:
     """nn.Linear with a frozen weight lets no gradient through to its input."""
     return _frozen_linear(lambda self, input, kept: kept(self, input.detach()))
 
 
-@fault("freezing_changes_no_value", "values_depend_on_train_and_eval_alone")
+@fault("freezing_changes_no_value", "values_depend_on_train_and_eval_alone", kinds=("Linear",))
 def frozen_linear_gives_other_values() -> Undo:
     """nn.Linear with a frozen weight computes something else."""
     return _frozen_linear(lambda self, input, kept: kept(self, input) * 2)
 
 
-@fault("a_frozen_parameter_receives_no_gradient", "torch_agrees_with_the_reference")
+@fault(
+    "a_frozen_parameter_receives_no_gradient", "torch_agrees_with_the_reference", kinds=("Linear",)
+)
 def frozen_linear_receives_a_gradient() -> Undo:
     """backward stores a gradient in the frozen weight of an nn.Linear."""
 
     def does(self: nn.Linear, input: Tensor, kept: Callable[..., Tensor]) -> Tensor:
         made, weight = kept(self, input), self.weight
         if made.requires_grad:
-            made.register_hook(lambda _: setattr(weight, "grad", torch.zeros_like(weight)))
+            hooked: Any = made
+            hooked.register_hook(lambda _: setattr(weight, "grad", torch.zeros_like(weight)))
         return made
 
     return _frozen_linear(does)
@@ -646,7 +661,7 @@ def frozen_linear_receives_a_gradient() -> Undo:
 @fault("a_pretrained_embedding_is_frozen")
 def pretrained_embeddings_are_trainable() -> Undo:
     """Embedding.from_pretrained does not freeze by default."""
-    kept = nn.Embedding.from_pretrained
+    kept: Any = nn.Embedding.from_pretrained
 
     def from_pretrained(cls: Any, embeddings: Tensor, freeze: bool = False) -> Any:
         return kept(embeddings, freeze)
@@ -654,13 +669,13 @@ def pretrained_embeddings_are_trainable() -> Undo:
     return put(nn.Embedding, "from_pretrained", classmethod(from_pretrained))
 
 
-# --- backward and gradients ---------------------------------------------------------------------------
+# --- backward and gradients ---------------------------------------------------------------------
 
 
 @fault("torch_agrees_with_the_reference")
 def backward_disables_grad() -> Undo:
     """backward leaves grad disabled."""
-    kept = torch.autograd.backward
+    kept: Any = torch.autograd.backward
 
     def backward(*args: Any, **options: Any) -> None:
         kept(*args, **options)
@@ -672,7 +687,7 @@ def backward_disables_grad() -> Undo:
 @fault("backward_to_a_subset_acts_as_freezing_the_rest")
 def backward_ignores_inputs() -> Undo:
     """backward(inputs=...) accumulates into every leaf."""
-    kept = torch.autograd.backward
+    kept: Any = torch.autograd.backward
 
     def backward(*args: Any, inputs: Any = None, **options: Any) -> None:
         kept(*args, **options)
@@ -683,11 +698,12 @@ def backward_ignores_inputs() -> Undo:
 @fault("autograd_grad_touches_no_grad_field")
 def autograd_grad_fills_grad() -> Undo:
     """autograd.grad stores what it returns in .grad."""
-    kept = torch.autograd.grad
+    kept: Any = torch.autograd.grad
 
     def grad(outputs: Any, inputs: Any, *args: Any, **options: Any) -> Any:
         made = kept(outputs, inputs, *args, **options)
-        for tensor, gradient in zip([inputs] if isinstance(inputs, Tensor) else inputs, made, strict=True):
+        told = [inputs] if isinstance(inputs, Tensor) else inputs
+        for tensor, gradient in zip(told, made, strict=True):
             tensor.grad = gradient
         return made
 
@@ -697,7 +713,7 @@ def autograd_grad_fills_grad() -> Undo:
 @fault("hooks_that_return_none_change_nothing")
 def hooked_modules_detach_their_output() -> Undo:
     """A module with a forward hook hands on an output that is cut from the graph."""
-    kept = nn.Module._call_impl
+    kept: Any = nn.Module._call_impl
 
     def call(self: nn.Module, *args: Any, **options: Any) -> Any:
         made = kept(self, *args, **options)
@@ -717,7 +733,7 @@ def checkpoint_forgets_the_randomness() -> Undo:
     return put(torch.utils.checkpoint, "_checkpoint_without_reentrant_generator", generator)
 
 
-# --- tensors --------------------------------------------------------------------------------------------
+# --- tensors ------------------------------------------------------------------------------------
 
 
 @fault("a_detached_tensor_shares_storage_and_version")
@@ -752,21 +768,23 @@ def initialising_freezes() -> Undo:
     return put(nn.init, "zeros_", lambda tensor: kept(tensor).requires_grad_(False))
 
 
-# --- copies and files -------------------------------------------------------------------------------------
+# --- copies and files ---------------------------------------------------------------------------
 
 
 @fault("a_non_leaf_refuses_to_be_deep_copied")
 def deepcopy_of_a_tensor_forgets_requires_grad() -> Undo:
     """The deep copy of a leaf does not require grad."""
-    kept = Tensor.__deepcopy__
+    kept: Any = Tensor.__deepcopy__
     return put(Tensor, "__deepcopy__", lambda self, memo: kept(self, memo).requires_grad_(False))
 
 
 @fault("a_deep_copy_keeps_every_flag")
 def deepcopy_unfreezes() -> Undo:
     """The deep copy of a frozen parameter requires grad."""
-    kept = nn.Parameter.__deepcopy__
-    return put(nn.Parameter, "__deepcopy__", lambda self, memo: kept(self, memo).requires_grad_(True))
+    kept: Any = nn.Parameter.__deepcopy__
+    return put(
+        nn.Parameter, "__deepcopy__", lambda self, memo: kept(self, memo).requires_grad_(True)
+    )
 
 
 @fault("a_deep_copy_keeps_every_flag")
@@ -784,7 +802,7 @@ def deepcopy_switches_to_training() -> Undo:
 @fault("pickling_keeps_every_flag", "saving_a_module_keeps_every_flag")
 def pickling_switches_to_training() -> Undo:
     """A module read from a pickle is in training mode."""
-    kept = nn.Module.__setstate__
+    kept: Any = nn.Module.__setstate__
 
     def restore(self: nn.Module, state: Any) -> None:
         kept(self, state)
@@ -842,7 +860,7 @@ def converting_unfreezes() -> Undo:
     return put(nn.Module, "to", to)
 
 
-# --- optimizers ---------------------------------------------------------------------------------------------
+# --- optimizers ---------------------------------------------------------------------------------
 
 
 def _after_step(does: Callable[[torch.optim.Optimizer], object]) -> Undo:
@@ -872,12 +890,6 @@ def weight_decay_moves_parameters_without_gradient() -> Undo:
 def stepping_enables_grad() -> Undo:
     """SGD.step leaves grad enabled, whatever the mode was before."""
     return _after_step(lambda _: torch._C._set_grad_enabled(True))
-
-
-@fault("a_step_records_nothing")
-def stepping_disables_grad() -> Undo:
-    """SGD.step leaves grad disabled."""
-    return _after_step(lambda _: torch._C._set_grad_enabled(False))
 
 
 @fault("a_closure_runs_with_grad_enabled")
