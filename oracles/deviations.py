@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +20,9 @@ from packaging.version import Version
 
 from .case import Case, read
 from .law import LAWS, Violation
-from .reference import predict
-from .setting import Stack, fold
+from .reference import Value, predict
+from .setting import Setting, Stack, fold
+from .subject import Specimen
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,9 +43,19 @@ CONDITIONS: Final[dict[str, Condition]] = {}
 
 
 def condition(decide: Condition) -> Condition:
-    """Register a condition under its name, for deviations.toml."""
+    """Register a condition on any case under its name, for deviations.toml."""
     CONDITIONS[decide.__name__] = decide
     return decide
+
+
+def of_modules(decide: Callable[[Specimen, Setting], bool]) -> Condition:
+    """Register a condition on modules: it never holds of a case without one."""
+
+    @wraps(decide)
+    def decided(case: Case) -> bool:
+        return case.specimen is not None and decide(case.specimen, case.setting or Setting())
+
+    return condition(decided)
 
 
 @dataclass(frozen=True)
@@ -165,15 +176,6 @@ def always(case: Case) -> bool:
     return True
 
 
-def _values(case: Case, dtype: str = "") -> Any:
-    assert case.specimen is not None and case.setting is not None
-    return predict(case.specimen.recipe, case.setting, dtype or case.specimen.dtype).outputs
-
-
-def _ops(case: Case) -> set[str]:
-    return case.specimen.recipe.ops() if case.specimen is not None else set()
-
-
 def _stacks(case: Case) -> Iterator[Stack]:
     if case.setting is not None:
         yield case.setting.grad
@@ -191,87 +193,78 @@ def inference_mode_is_switched_off_while_grad_is_disabled(case: Case) -> bool:
     return False
 
 
-@condition
-def a_block_is_checkpointed(case: Case) -> bool:
+@of_modules
+def a_block_is_checkpointed(specimen: Specimen, setting: Setting) -> bool:
     """Some block is called through torch.utils.checkpoint."""
-    assert case.specimen is not None
-    return any(node.checkpointed for node in case.specimen.recipe.walk())
+    return any(node.checkpointed for node in specimen.recipe.walk())
 
 
-@condition
-def an_output_is_an_input_itself(case: Case) -> bool:
+@of_modules
+def an_output_is_an_input_itself(specimen: Specimen, setting: Setting) -> bool:
     """An output is one of the inputs, the very object, handed on through the module."""
-    return _unrecorded_and_requiring(case, lambda identity, inputs: identity < inputs)
+    inputs = len(specimen.recipe.inputs)
+    return any(v.identity < inputs for v in _requiring_unrecorded(specimen, setting))
 
 
-@condition
-def an_output_is_a_view_of_a_requiring_tensor(case: Case) -> bool:
+@of_modules
+def an_output_is_a_view_of_a_requiring_tensor(specimen: Specimen, setting: Setting) -> bool:
     """An output requires grad though nothing was recorded: it is a view of a tensor that does."""
-    return _unrecorded_and_requiring(case, lambda identity, inputs: identity >= inputs)
+    inputs = len(specimen.recipe.inputs)
+    return any(v.identity >= inputs for v in _requiring_unrecorded(specimen, setting))
 
 
-def _unrecorded_and_requiring(case: Case, wanted: Callable[[int, int], bool]) -> bool:
-    assert case.specimen is not None
-    inputs = len(case.specimen.recipe.inputs)
-    outputs = (v for v in _values(case) if v.requires_grad and not v.recorded)
-    return any(wanted(v.identity, inputs) for v in outputs)
+def _requiring_unrecorded(specimen: Specimen, setting: Setting) -> list[Value]:
+    outputs = predict(specimen.recipe, setting, specimen.dtype).outputs
+    return [v for v in outputs if v.requires_grad and not v.recorded]
 
 
-@condition
-def a_layer_hands_on_its_input_in_one_mode_only(case: Case) -> bool:
+@of_modules
+def a_layer_hands_on_its_input_in_one_mode_only(specimen: Specimen, setting: Setting) -> bool:
     """By the reference model, train and eval hand on other tensors: dropout in eval is the input."""
-    assert case.specimen is not None and case.setting is not None
-    other = case.setting.but(training=True, switched=())
-    recipe, dtype = case.specimen.recipe, case.specimen.dtype
-    here, there = predict(recipe, case.setting, dtype), predict(recipe, other, dtype)
+    here = predict(specimen.recipe, setting, specimen.dtype)
+    there = predict(specimen.recipe, setting.but(training=True, switched=()), specimen.dtype)
     return here.recording() != there.recording()
 
 
-@condition
-def an_embedding_has_max_norm(case: Case) -> bool:
+@of_modules
+def an_embedding_has_max_norm(specimen: Specimen, setting: Setting) -> bool:
     """Some embedding renormalises the rows that it looks up."""
-    assert case.specimen is not None
-    return any(node.arguments.get("max_norm") is not None for node in case.specimen.recipe.walk())
+    return any(node.arguments.get("max_norm") is not None for node in specimen.recipe.walk())
 
 
-@condition
-def a_layer_draws_randomness_in_evaluation(case: Case) -> bool:
+@of_modules
+def a_layer_draws_randomness_in_evaluation(specimen: Specimen, setting: Setting) -> bool:
     """Fractional pooling draws in every mode."""
-    return bool(_ops(case) & {"FractionalMaxPool2d"})
+    return "FractionalMaxPool2d" in specimen.recipe.ops()
 
 
-@condition
-def functional_dropout_is_not_told_the_mode(case: Case) -> bool:
+@of_modules
+def functional_dropout_is_not_told_the_mode(specimen: Specimen, setting: Setting) -> bool:
     """F.dropout is called without training=self.training."""
-    return "dropout_by_default" in _ops(case)
+    return "dropout_by_default" in specimen.recipe.ops()
 
 
-@condition
-def a_weight_is_tied(case: Case) -> bool:
+@of_modules
+def a_weight_is_tied(specimen: Specimen, setting: Setting) -> bool:
     """Two layers share one parameter."""
-    assert case.specimen is not None
-    return any(node.tied is not None for node in case.specimen.recipe.walk())
+    return any(node.tied is not None for node in specimen.recipe.walk())
 
 
-@condition
-def a_weight_is_parametrized(case: Case) -> bool:
+@of_modules
+def a_weight_is_parametrized(specimen: Specimen, setting: Setting) -> bool:
     """Some weight has a parametrization."""
-    assert case.specimen is not None
-    return any(node.parametrized for node in case.specimen.recipe.walk())
+    return any(node.parametrized for node in specimen.recipe.walk())
 
 
-@condition
-def an_rrelu_is_checkpointed(case: Case) -> bool:
-    """An RReLU in training mode runs inside a checkpointed block."""
-    assert case.specimen is not None
-    return any(
-        node.checkpointed and node.body is not None and "RReLU" in node.body.ops()
-        for node in case.specimen.recipe.walk()
-    )
+@of_modules
+def an_rrelu_is_checkpointed(specimen: Specimen, setting: Setting) -> bool:
+    """An RReLU runs inside a checkpointed block."""
+    blocks = (node.body for node in specimen.recipe.walk() if node.checkpointed)
+    return any(body is not None and "RReLU" in body.ops() for body in blocks)
 
 
-@condition
-def a_layer_has_other_kernels_for_gradients(case: Case) -> bool:
+@of_modules
+def a_layer_has_other_kernels_for_gradients(specimen: Specimen, setting: Setting) -> bool:
     """Recurrent and attention layers choose their kernel by what requires grad."""
     kinds = {"RNN", "GRU", "LSTM", "MultiheadAttention", "TransformerEncoderLayer"}
-    return bool(_ops(case) & kinds)
+    return not kinds.isdisjoint(specimen.recipe.ops())

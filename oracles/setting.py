@@ -190,6 +190,11 @@ def plain_grad(setting: Setting) -> bool:
     return setting.grad == ENABLED
 
 
+def core_grad(setting: Setting) -> bool:
+    """The default grad mode, no_grad or inference_mode, alone."""
+    return setting.grad in (ENABLED, NO_GRAD, INFERENCE)
+
+
 def partly_frozen(setting: Setting) -> bool:
     """Some parameter is frozen."""
     return bool(setting.frozen)

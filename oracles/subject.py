@@ -88,6 +88,9 @@ class Plan:
 
 BACKWARD: Final = "differentiate(out)"
 
+#: The grad mode outside of every context.
+DEFAULT_MODE: Final = {"torch.is_grad_enabled()": True, "torch.is_inference_mode_enabled()": False}
+
 #: The loss of every backward: each output that requires grad, weighted without randomness.
 DIFFERENTIATE: Final = '''\
 def weights(output):

@@ -62,6 +62,7 @@ class Trial:
         Raises Unsupported where this build of torch cannot run the case.
         """
         before, generator = global_state(), torch.get_rng_state()
+        judged = 0
         try:
             judged = self._judge(drawn)
         except Unsupported:
@@ -69,7 +70,9 @@ class Trial:
             raise
         finally:
             torch.set_rng_state(generator)
-            _notice(before)
+            leak = _put_back(before)
+        if leak:
+            raise Leak(leak)
         self.tally.subjects += bool(judged)
 
     def _judge(self, drawn: Case) -> int:
@@ -176,14 +179,14 @@ def global_state() -> dict[str, Any]:
     }
 
 
-def _notice(before: dict[str, Any]) -> None:
-    """Raise Leak where the global state is not what it was, after putting back what can be."""
+def _put_back(before: dict[str, Any]) -> str:
+    """What of the global state is not what it was, after putting back what can be."""
     after = global_state()
     if after == before:
-        return
+        return ""
     changed = {what: value for what, value in after.items() if value != before[what]}
     torch.set_grad_enabled(before["torch.is_grad_enabled()"])
     torch.set_default_dtype(before["torch.get_default_dtype()"])
     torch.set_num_threads(before["torch.get_num_threads()"])
     torch.use_deterministic_algorithms(before["torch.are_deterministic_algorithms_enabled()"])
-    raise Leak("; ".join(f"the case left {k} = {v}, it was {before[k]}" for k, v in changed.items()))
+    return "; ".join(f"the case left {k} = {v}, it was {before[k]}" for k, v in changed.items())

@@ -16,7 +16,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting
 from oracles.subject import Specimen
-from oracles.traits import TRAITS, Certainty, Returns
+from oracles.traits import MODE_DEPENDENT, TRAITS, Certainty, Returns
 
 from .layers import KINDS, Kind, Shape
 from .layers.kinds import WIDE, maybe, pick, upto
@@ -45,6 +45,10 @@ _EXTRAS: Final = ("",) * 12 + (
     "weight_norm",
     "spectral_norm",
 )
+#: Kinds that tell the modes apart, or move state: half of the nodes are taken from these.
+_TELLING: Final = frozenset((*MODE_DEPENDENT, "Embedding", "EmbeddingBag", "FractionalMaxPool2d"))
+#: For layers with a weight, a parametrization more often.
+_WEIGHTED_EXTRAS: Final = (*_EXTRAS[:10], *_EXTRAS[12:], "weight_norm", "spectral_norm")
 _WEIGHTED: Final = ("Linear", "Conv1d", "Conv2d")
 _TIEABLE: Final = (*_WEIGHTED, "Embedding", "PReLU")
 
@@ -133,7 +137,8 @@ def _node(
 
 
 def _extra(draw: DrawFn, draft: _Draft, kind: Kind, extra: str | None) -> dict[str, Any]:
-    extra = pick(draw, _EXTRAS) if extra is None else extra
+    extras = _WEIGHTED_EXTRAS if kind.op in _WEIGHTED else _EXTRAS
+    extra = pick(draw, extras) if extra is None else extra
     if extra in draft.without:
         return {}
     if extra in ("no_grad", "enable_grad"):
@@ -252,7 +257,9 @@ def _steps(draw: DrawFn, filling: _Filling) -> bool:
         spent = _again(draw, draft, source)
     if not spent:
         spent = 1
-        _node(draw, draft, source, pick(draw, _fitting(draft, source)))
+        kinds = _fitting(draft, source)
+        telling = [k for k in kinds if k.op in _TELLING]
+        _node(draw, draft, source, pick(draw, telling if telling and maybe(draw) else kinds))
     filling.spent += spent
     return True
 
@@ -370,4 +377,3 @@ def is_random(specimen: Specimen) -> bool:
     )
 
 
-SPECIMENS: SearchStrategy[Specimen] = specimens()

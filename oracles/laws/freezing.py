@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from ..law import law
 from ..relations import absent, agree, every, unrecorded
-from ..setting import Setting, all_of, grad_enabled, partly_frozen, plain_grad
+from ..setting import (
+    Setting,
+    all_of,
+    core_grad,
+    grad_enabled,
+    partly_frozen,
+    plain_grad,
+    unfrozen,
+)
 from ..subject import Subject
 
 
@@ -102,12 +110,13 @@ def freezing_a_submodule_reaches_its_subtree_alone(subject: Subject, setting: Se
         every(subject.run(setting, prepare=outside).evaluate("kept"), True)
 
 
-@law(source="Module.requires_grad_: 'sets the parameters' requires_grad attributes in-place'", norms=("E3",))
+@law(source="Module.requires_grad_: 'sets the parameters' requires_grad attributes in-place'", norms=("E3",), when=all_of(unfrozen, core_grad))
 def freezing_changes_no_state_and_no_flag(subject: Subject, setting: Setting) -> None:
     """Freezing changes neither parameters nor buffers nor training flags."""
-    agree(subject.run(setting).flags, subject.run(setting.but(frozen=())).flags)
-    frozen = subject.run(setting.but(frozen=subject.parameters))
-    agree(frozen.state, subject.run(setting.but(frozen=())).state)
+    free = setting.but(frozen=())
+    frozen = subject.run(free, prepare="model.requires_grad_(False)")
+    agree(frozen.flags, subject.run(free).flags)
+    agree(frozen.state, subject.run(free).state)
 
 
 @law(

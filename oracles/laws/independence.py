@@ -11,7 +11,7 @@ from ..law import law
 from ..reference import predict
 from ..relations import agree, agree_with, runs
 from ..setting import ENABLED, Setting, grad_enabled
-from ..subject import Subject
+from ..subject import DEFAULT_MODE, Subject
 
 
 def grad_free(setting: Setting) -> Setting:
@@ -41,7 +41,7 @@ def torch_agrees_with_the_reference(subject: Subject, setting: Setting) -> None:
     agree_with(run.aliases, prediction.aliases())
     agree_with(run.receiving, prediction.receiving())
     agree_with(run.flags, {f"model.get_submodule({p!r}).training": setting.trains(p) for p in run.paths})
-    agree_with(run.mode, {"torch.is_grad_enabled()": True, "torch.is_inference_mode_enabled()": False})
+    agree_with(run.mode, DEFAULT_MODE)
     if subject.has_values:
         forward = subject.run(setting)
         agree_with(forward.drawing, prediction.drawing(forward.drawing))

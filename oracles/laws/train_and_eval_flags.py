@@ -74,16 +74,19 @@ def the_last_call_wins(subject: Subject, setting: Setting) -> None:
 
 @law(source="notes/autograd, Evaluation Mode; Module.train", norms=("D7",), when=plain_grad)
 def train_and_eval_change_nothing_but_the_flag(subject: Subject, setting: Setting) -> None:
-    """Parameters, buffers, requires_grad, .grad, hooks and the grad mode stay as they were."""
-    prepare = "before = [p.grad for p in model.parameters()], torch.is_grad_enabled()\n"
+    """State, requires_grad, .grad, hooks, the grad mode and the generator stay as they were."""
+    prepare = "for p in model.parameters(): p.grad = torch.ones_like(p)\n"
+    prepare += "before = [id(p.grad) for p in model.parameters()], torch.is_grad_enabled()\n"
     prepare += "hooks = [len(m._forward_hooks) for m in model.modules()]\n"
-    prepare += "model.train()\nmodel.eval()\n"
+    prepare += "drawn = torch.get_rng_state()\nmodel.train()\nmodel.eval()\n"
+    prepare += "undrawn = torch.equal(drawn, torch.get_rng_state())\n"
     prepare += "state = {k: v.clone() for k, v in model.state_dict().items()}"
     run = subject.run(setting, prepare=prepare)
     agree(run.requires_grad, subject.run(setting).requires_grad)
     every(
         run.evaluate(
-            "before == ([p.grad for p in model.parameters()], torch.is_grad_enabled())",
+            "undrawn",
+            "before == ([id(p.grad) for p in model.parameters()], torch.is_grad_enabled())",
             "hooks == [len(m._forward_hooks) for m in model.modules()]",
             "all(torch.equal(v, state[k]) for k, v in build()[0].state_dict().items())",
         ),

@@ -17,5 +17,5 @@ def recurrent(draw: DrawFn, shape: Shape) -> Made:
         "bidirectional": both,
     }
     if layers > 1:
-        arguments["dropout"] = pick(draw, (0.0, 0.5))
+        arguments["dropout"] = pick(draw, (0.0, 0.5, 0.9))
     return arguments, (Shape((*shape.sizes[:-1], hidden * (2 if both else 1))),)
