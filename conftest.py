@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from importlib.metadata import entry_points
+from typing import Any
 
 import hypothesis
 import pytest
@@ -17,7 +18,7 @@ from oracles.subject import quiet
 from strategies import devices
 from tests import report
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "deadline": None,
     "database": None,
     "print_blob": False,
@@ -31,7 +32,11 @@ for _name, _subjects in {"dev": 20, "ci": 100, "nightly": 2000}.items():
     hypothesis.settings.register_profile(_name, max_examples=_subjects, phases=_QUICK, **_COMMON)
 # Explaining costs about ten times as much on a failing law: only where it is asked for.
 hypothesis.settings.register_profile(
-    "debug", max_examples=20, verbosity=Verbosity.verbose, phases=(*_QUICK, Phase.explain), **_COMMON
+    "debug",
+    max_examples=20,
+    verbosity=Verbosity.verbose,
+    phases=(*_QUICK, Phase.explain),
+    **_COMMON,
 )
 hypothesis.settings.load_profile("dev")
 
@@ -44,13 +49,19 @@ torch.backends.cuda.matmul.allow_tf32 = False
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("torchlaws")
     group.addoption(
-        "--device", action="append", help=f"where laws are tried: {', '.join(devices.KNOWN)}; repeatable"
+        "--device",
+        action="append",
+        help=f"where laws are tried: {', '.join(devices.KNOWN)}; repeatable",
     )
-    group.addoption("--law", action="append", help="a pattern of law names, such as '*grad*'; repeatable")
+    group.addoption(
+        "--law", action="append", help="a pattern of law names, such as '*grad*'; repeatable"
+    )
     group.addoption("--results", help="write what was found to this JSON file")
     group.addoption("--seed", type=int, help="repeat the run with this seed")
     group.addoption("--torch", help="refuse to run on another torch than this: torch2.4 or 2.4")
-    group.addoption("--violations", default="violations", help="folder for the scripts of violations")
+    group.addoption(
+        "--violations", default="violations", help="folder for the scripts of violations"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,7 +75,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def _validate(config: pytest.Config) -> None:
     """Refuse bad input at once, before anything is measured."""
     if tuple(map(int, plain_version(torch.__version__).split(".")[:2])) < (2, 0):
-        raise pytest.UsageError(f"torch {torch.__version__} is too old: torchlaws needs 2.0 or later")
+        raise pytest.UsageError(
+            f"torch {torch.__version__} is too old: torchlaws needs 2.0 or later"
+        )
     wanted = (config.getoption("--torch") or "").removeprefix("torch")
     if wanted and not torch.__version__.startswith(f"{wanted}."):
         raise pytest.UsageError(f"torch {torch.__version__} was imported, not {wanted}")
@@ -96,7 +109,8 @@ def foreign_reseeding() -> str:
     plugins = sorted({p.dist.name for p in entry_points(group="hypothesis") if p.dist is not None})
     return (
         "a Hypothesis plugin reseeds torch, so that every case draws the same numbers: "
-        f"uninstall it, or set HYPOTHESIS_NO_PLUGINS=1 (plugins found: {', '.join(plugins) or 'none'})"
+        "uninstall it, or set HYPOTHESIS_NO_PLUGINS=1 "
+        f"(plugins found: {', '.join(plugins) or 'none'})"
     )
 
 

@@ -51,7 +51,9 @@ def main() -> None:
     width = max(map(len, measured))
     for name, value in measured.items():
         target = TARGETS.get(name)
-        goal = "" if target is None else f"   (to reach: {'<' if 'gib' in name else '>='} {target:g})"
+        goal = (
+            "" if target is None else f"   (to reach: {'<' if 'gib' in name else '>='} {target:g})"
+        )
         print(f"{name:{width}}  {value:12,.3f}{goal}")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")

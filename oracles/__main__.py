@@ -21,7 +21,7 @@ from .subject import quiet
 from .trial import replay
 
 
-class Complaint(Exception):  # noqa: N818  # one line for the user, not an error of ours
+class Complaint(Exception):  # one line for the user, not an error of ours
     """What was wrong with the input."""
 
 
@@ -69,7 +69,9 @@ def _script(arguments: argparse.Namespace) -> int:
     except (OutOfScope, Unsupported) as reason:
         raise Complaint(f"{arguments.case} could not be judged here: {reason}") from None
     if violation is None:
-        raise Complaint(f"{case.law} holds for {arguments.case} on this torch: there is nothing to show")
+        raise Complaint(
+            f"{case.law} holds for {arguments.case} on this torch: there is nothing to show"
+        )
     print(script(case, violation), end="")
     return 0
 
@@ -83,14 +85,17 @@ def _compare(arguments: argparse.Namespace) -> int:
     found = differences(before, after)
     print(f"torch {before.torch} on {before.device} -> torch {after.torch} on {after.device}")
     for difference in found:
-        print(f"  {difference.law} on {difference.device}\n      {difference.before}\n   -> {difference.after}")
+        print(f"  {difference.law} on {difference.device}")
+        print(f"      {difference.before}\n   -> {difference.after}")
     print(f"{len(found)} of {len(after.laws)} laws differ")
     return 0
 
 
 def _docs(arguments: argparse.Namespace) -> int:
     """Write docs/laws.md anew."""
-    results = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path("results").glob("*.json"))]
+    results = [
+        json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path("results").glob("*.json"))
+    ]
     path = Path(arguments.path)
     path.write_text(laws_markdown(results), encoding="utf-8")
     print(f"{path}: {len(LAWS)} laws, {len(results)} results files")

@@ -109,7 +109,9 @@ def _valid_node(index: int, node: Node) -> None:
         raise CodecError(f"node {index} ({node.op}): a block has a body, and nothing else has")
     for earlier in (node.shared, node.tied):
         if earlier is not None and not 0 <= earlier < index:
-            raise CodecError(f"node {index} ({node.op}) shares or ties a node that is not there yet")
+            raise CodecError(
+                f"node {index} ({node.op}) shares or ties a node that is not there yet"
+            )
 
 
 def _valid_recipe(recipe: Recipe) -> None:

@@ -64,14 +64,18 @@ def _decode_fields(kind: Any, data: dict[str, Any], where: str) -> Any:
     known = {f.name for f in dataclasses.fields(kind)}
     for name in data:
         if name not in known:
-            raise CodecError(f"{where or 'it'} has no field {name!r}; fields: {', '.join(sorted(known))}")
+            raise CodecError(
+                f"{where or 'it'} has no field {name!r}; fields: {', '.join(sorted(known))}"
+            )
     try:
-        return kind(**{k: _decode(hints[k], v, f"{where}.{k}".lstrip(".")) for k, v in data.items()})
+        return kind(
+            **{k: _decode(hints[k], v, f"{where}.{k}".lstrip(".")) for k, v in data.items()}
+        )
     except TypeError as error:
         raise CodecError(f"{where or 'it'}: {error}") from None
 
 
 def _expect(data: Any, kind: type, where: str) -> Any:
-    if not isinstance(data, kind) or kind is int and isinstance(data, bool):
+    if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
         raise CodecError(f"{where or 'it'} is {data!r}, expected {kind.__name__}")
     return data

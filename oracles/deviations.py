@@ -93,7 +93,9 @@ class Deviation:
 
     def in_force(self, device: str, version: str) -> bool:
         """Whether it speaks of this device and torch version."""
-        return device in self.devices and SpecifierSet(self.torch).contains(version, prereleases=True)
+        return device in self.devices and SpecifierSet(self.torch).contains(
+            version, prereleases=True
+        )
 
     def explains(self, case: Case, violation: Violation) -> bool:
         """Whether this violation is one that it describes."""
@@ -138,14 +140,20 @@ def load(path: Path = HERE / "deviations.toml", version: str = "") -> Register:
     return Register(deviations, version or plain_version(torch.__version__))
 
 
-def _entry(data: dict[str, Any]) -> Deviation:
+def unchecked(data: dict[str, Any]) -> Deviation:
+    """A deviation as its entry says, before its laws, condition and witnesses are looked at."""
     given = {"devices": ["cpu", "cuda"], "torch": "", "link": "", "ulps": 0.0} | data
-    name = given.get("name", "?")
     fields = set(Deviation.__dataclass_fields__)
     if set(given) != fields:
         wrong = ", ".join(sorted(set(given) ^ fields))
-        raise RegisterError(f"deviation {name!r}: missing or unknown fields: {wrong}")
-    made = Deviation(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        raise RegisterError(f"deviation {data.get('name')!r}: missing or unknown fields: {wrong}")
+    typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return Deviation(**typed)
+
+
+def _entry(data: dict[str, Any]) -> Deviation:
+    made = unchecked(data)
+    name = made.name
     for law in made.laws:
         if law not in LAWS and law != "*":
             raise RegisterError(f"deviation {name!r} names law {law!r}, which does not exist")
@@ -220,7 +228,7 @@ def _requiring_unrecorded(specimen: Specimen, setting: Setting) -> list[Value]:
 
 @of_modules
 def a_layer_hands_on_its_input_in_one_mode_only(specimen: Specimen, setting: Setting) -> bool:
-    """By the reference model, train and eval hand on other tensors: dropout in eval is the input."""
+    """By the reference model, train and eval hand on other tensors: dropout in eval its input."""
     here = predict(specimen.recipe, setting, specimen.dtype)
     there = predict(specimen.recipe, setting.but(training=True, switched=()), specimen.dtype)
     return here.recording() != there.recording()

@@ -18,7 +18,7 @@ class LawError(TypeError):
     """A law is not well formed. Raised where it is defined."""
 
 
-class OutOfScope(Exception):  # noqa: N818  # not an error: a third outcome beside holding and not
+class OutOfScope(Exception):  # not an error: a third outcome beside holding and not
     """The law does not speak of this case. Counted, and never a success."""
 
 
@@ -26,7 +26,7 @@ class NotApplicable(OutOfScope):
     """The law does not speak of this device at all."""
 
 
-class Unsupported(Exception):  # noqa: N818  # an outcome as well
+class Unsupported(Exception):  # an outcome as well
     """This build of torch lacks what the case needs."""
 
 
@@ -147,7 +147,12 @@ def law(
 
     def define(body: Body) -> Body:
         made = replace(
-            _define(body, source), norms=norms, when=when, having=having, without=without, since=since
+            _define(body, source),
+            norms=norms,
+            when=when,
+            having=having,
+            without=without,
+            since=since,
         )
         if when is not always and not made.over_settings:
             raise LawError(f"law {made.name!r} has a precondition on settings but no Setting")
@@ -170,10 +175,14 @@ def _define(body: Body, source: str) -> Law:
     if not source:
         raise LawError(f"law {name!r} has no source: say who promised it")
     if hints.pop("return", object) is not type(None):
-        raise LawError(f"law {name!r} must be annotated '-> None': it raises, it returns no verdict")
+        raise LawError(
+            f"law {name!r} must be annotated '-> None': it raises, it returns no verdict"
+        )
     unquantified = [p for p in inspect.signature(body).parameters if p not in hints]
     if unquantified or not hints:
-        raise LawError(f"law {name!r} quantifies over nothing: annotate {unquantified or 'a parameter'}")
+        raise LawError(
+            f"law {name!r} quantifies over nothing: annotate {unquantified or 'a parameter'}"
+        )
     return Law(
         name=name,
         sentence=sentence,

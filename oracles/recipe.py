@@ -97,7 +97,7 @@ class Recipe:
             return self.own_path(node.shared)
         if self.container == "Sequential":
             return str(index)
-        if self.container == "attributes" or node.op not in BLOCKS and not node.traits.is_layer:
+        if self.container == "attributes" or (node.op not in BLOCKS and not node.traits.is_layer):
             return f"n{index}"
         if self.container == "ModuleDict":
             return f"layers.n{index}"
@@ -173,7 +173,9 @@ def node_parameters(node: Node, path: str) -> list[str]:
     names = [f"{path}.{name}" if name else path for name in node.traits.parameters(node.arguments)]
     if node.parametrized:
         names.remove(f"{path}.weight")
-        originals = ("original0", "original1") if node.parametrized == "weight_norm" else ("original",)
+        originals = (
+            ("original0", "original1") if node.parametrized == "weight_norm" else ("original",)
+        )
         names += [f"{path}.parametrizations.weight.{name}" for name in originals]
     return names
 
@@ -332,4 +334,3 @@ def execute(source: str) -> ModuleType:
         sys.modules.pop(old.__name__, None)
         linecache.cache.pop(f"<{old.__name__}>", None)
     return module
-

@@ -255,8 +255,9 @@ class _Machine:
             moves |= {f"{base}._u": Certainty.ALWAYS, f"{base}._v": Certainty.ALWAYS}
         for name, sure in moves.items():
             # In half precision a small step may be rounded away.
-            sure = sure if self.exact or name.endswith("num_batches_tracked") else min(sure, 1)
-            prediction.moves[name] = max(prediction.moves.get(name, 0), Certainty(sure))
+            if not (self.exact or name.endswith("num_batches_tracked")):
+                sure = min(sure, Certainty.MAYBE)
+            prediction.moves[name] = max(prediction.moves.get(name, Certainty.NEVER), sure)
 
 
 def _maker_of(recipe: Recipe, index: int) -> Node:

@@ -218,4 +218,3 @@ def refuses(action: Callable[[], object], error: type[Exception], *words: str) -
         found = f"{type(raised).__name__}: {text.partition(chr(10))[0]}"
         _violate(Term("what was raised", found), Term("what is to be raised", wanted))
     _violate(Term("what was raised", "nothing"), Term("what is to be raised", wanted))
-

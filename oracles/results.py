@@ -132,7 +132,7 @@ class Difference:
 
 
 def differences(before: Results, after: Results) -> list[Difference]:
-    """Laws whose status, or whose deviations, differ; a law that one side lacks is NOT_RUN there."""
+    """Laws whose status or deviations differ; a law that one side lacks is NOT_RUN there."""
     found = []
     left, right = _by_name(before), _by_name(after)
     for key in dict.fromkeys([*left, *right]):
@@ -163,7 +163,10 @@ def table(laws: list[LawResult] | tuple[LawResult, ...]) -> str:
     rows.append(["all", *_counts(list(laws))])
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     lines = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(r, widths, strict=True))
+        )
         for r in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:-1], "-" * len(lines[0]), lines[-1]])

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -195,7 +195,9 @@ class _Plain(ast.NodeTransformer):
         return self.given.get(node.id) if isinstance(node, ast.Name) else None
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if isinstance(node.func, ast.Attribute) and isinstance(self._drawn(node.func.value), Sample):
+        if isinstance(node.func, ast.Attribute) and isinstance(
+            self._drawn(node.func.value), Sample
+        ):
             node.func = ast.Name("tensor")
         return self.generic_visit(node)
 
@@ -207,11 +209,15 @@ class _Plain(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> Any:
         call = node.value
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-            if call.func.attr == "needs_values":
-                return None
+        function = call.func if isinstance(call, ast.Call) else None
+        if isinstance(function, ast.Attribute) and function.attr == "needs_values":
+            return None
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-            write = {"holds": self._holds, "equal": self._equal, "refuses": self._refuses}
+            write: dict[str, Callable[..., str]] = {
+                "holds": self._holds,
+                "equal": self._equal,
+                "refuses": self._refuses,
+            }
             if call.func.id in write:
                 arguments = [ast.unparse(self.visit(a)) for a in call.args]
                 return ast.parse(write[call.func.id](*arguments)).body
@@ -234,8 +240,9 @@ class _Plain(ast.NodeTransformer):
 
     @staticmethod
     def _refuses(action: str, error: str, *words: str) -> str:
+        call = action.partition(": ")[2] if action.startswith("lambda") else f"{action}()"
         return (
-            f"observed = 'nothing was raised'\ntry:\n    {action.partition(': ')[2]}\n"
+            f"observed = 'nothing was raised'\ntry:\n    {call}\n"
             f"except {error} as raised:\n    observed = '{error}: ' + str(raised)\n"
             f"assert all(word in observed for word in ['{error}', {', '.join(words)}]), "
             f"f'expected {error}, observed {{observed}}'\n"

@@ -54,8 +54,11 @@ def lattice(specimen: Specimen) -> list[Setting]:
     grads = [*GRADS, mixture.grad]
     frozen = [(), tuple(recipe.parameters()), mixture.frozen]
     inputs = [(), floating, mixture.inputs]
-    axes = (list(dict.fromkeys(axis)) for axis in (modes, grads, frozen, inputs))
-    return [Setting(*mode, grad, names, asked) for mode, grad, names, asked in product(*axes)]
+    axes = product(*(dict.fromkeys(axis) for axis in (grads, frozen, inputs)))
+    return [
+        Setting(told, switched, *rest)
+        for (told, switched), rest in product(dict.fromkeys(modes), list(axes))
+    ]
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ BACKWARD: Final = "differentiate(out)"
 DEFAULT_MODE: Final = {"torch.is_grad_enabled()": True, "torch.is_inference_mode_enabled()": False}
 
 #: The loss of every backward: each output that requires grad, weighted without randomness.
-DIFFERENTIATE: Final = '''\
+DIFFERENTIATE: Final = """\
 def weights(output):
     ramp = torch.arange(output.numel(), dtype=torch.float64, device=output.device)
     return torch.cos(ramp + 1).reshape(output.shape).to(output.dtype)
@@ -103,7 +106,7 @@ def differentiate(out, **options):
     roots = [o for o in out if o.requires_grad and not (o._is_view() and o.grad_fn is None)]
     if roots:
         torch.autograd.backward(roots, [weights(output) for output in roots], **options)
-'''
+"""
 
 
 class Seen(Mapping[str, Any]):
@@ -150,7 +153,6 @@ _CONTEXTS: Final[dict[str, Callable[[], AbstractContextManager[Any]]]] = {
     "torch.inference_mode()": torch.inference_mode,
     "torch.inference_mode(False)": partial(torch.inference_mode, False),
 }
-
 
 
 def enter(context: str) -> AbstractContextManager[Any]:
@@ -299,7 +301,9 @@ class Run:
     @cached_property
     def drawing(self) -> Seen:
         """Whether some global random generator is no longer in the state it was in."""
-        unmoved = f"torch.equal(torch.get_rng_state(), {_SEEDED.format(self.subject.specimen.seed)})"
+        unmoved = (
+            f"torch.equal(torch.get_rng_state(), {_SEEDED.format(self.subject.specimen.seed)})"
+        )
         return self._seen({unmoved: not self.draws})
 
     @cached_property
@@ -535,7 +539,10 @@ class Subject:
 
     def script(self, plan: Plan) -> Script:
         """How to follow a plan with plain torch."""
-        return Script(source_of(self.specimen, self.device), tuple(statements(self.specimen, plan, self.device)))
+        return Script(
+            source_of(self.specimen, self.device),
+            tuple(statements(self.specimen, plan, self.device)),
+        )
 
     # --- the two ways to run: directly, and as the rendered statements ---------------------
 
@@ -658,7 +665,10 @@ def _build(specimen: Specimen, device: str) -> str:
             "        if buffer.is_floating_point():",
             "            buffer.add_(torch.rand_like(buffer) / 2 + 0.25)",
         ]
-    lines += ["    x = [", *(f"        {_input(i, dtype)}{elsewhere}," for i in specimen.recipe.inputs)]
+    lines += [
+        "    x = [",
+        *(f"        {_input(i, dtype)}{elsewhere}," for i in specimen.recipe.inputs),
+    ]
     lines += ["    ]", f"    return model{elsewhere}, x"]
     return "\n".join(lines) + "\n"
 
@@ -708,12 +718,17 @@ def statements(specimen: Specimen, plan: Plan, device: str = "cpu") -> list[str]
         lines += [f"{indent}with {context}:"]
         indent += "    "
     lines += [f"{indent}out = {call}"]
-    return lines + [line for step in (plan.between, plan.backward, plan.after) for line in step.splitlines()]
+    return lines + [
+        line for step in (plan.between, plan.backward, plan.after) for line in step.splitlines()
+    ]
 
 
 def quiet() -> None:
     """Silence what torch says of features that the drawn modules use on purpose."""
-    for text in ("Complex modules are a new feature", "dropout option adds dropout after all but last"):
+    for text in (
+        "Complex modules are a new feature",
+        "dropout option adds dropout after all but last",
+    ):
         warnings.filterwarnings("ignore", message=text)
 
 

@@ -170,8 +170,8 @@ def _rrelu_draws(args: Arguments, training: bool) -> Certainty:
 
 def _recurrent_parameters(args: Arguments) -> tuple[str, ...]:
     directions = ("", "_reverse") if args.get("bidirectional", False) else ("",)
-    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    kinds = kinds if args.get("bias", True) else kinds[:2]
+    biases = ("bias_ih", "bias_hh") if args.get("bias", True) else ()
+    kinds = ("weight_ih", "weight_hh", *biases)
     layers = range(args.get("num_layers", 1))
     return tuple(f"{kind}_l{n}{side}" for n in layers for side in directions for kind in kinds)
 

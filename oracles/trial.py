@@ -168,12 +168,13 @@ def witnesses(law: Law, device: str, register: Register) -> Iterator[tuple[Devia
 
 def global_state() -> dict[str, Any]:
     """What a case must leave as it was. Randomness is put back by the trial itself."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
     return {
         "torch.is_grad_enabled()": torch.is_grad_enabled(),
         "torch.is_inference_mode_enabled()": torch.is_inference_mode_enabled(),
         "torch.get_default_dtype()": torch.get_default_dtype(),
         "torch.get_num_threads()": torch.get_num_threads(),
-        "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
+        "torch.are_deterministic_algorithms_enabled()": deterministic,
         "torch.is_autocast_enabled()": torch.is_autocast_enabled(),
         "torch.is_anomaly_enabled()": torch.is_anomaly_enabled(),
     }

@@ -17,7 +17,9 @@ def missing(device: str) -> str:
         return f"unknown device {device!r}; known devices: {', '.join(KNOWN)}"
     if device == "cuda" and not torch.cuda.is_available():
         built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-        return f"no CUDA device was found (torch {torch.__version__}, built {built}): nothing was run"
+        return (
+            f"no CUDA device was found (torch {torch.__version__}, built {built}): nothing was run"
+        )
     return ""
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Final
 
 from hypothesis import strategies as st
-from hypothesis.strategies import DrawFn, SearchStrategy
+from hypothesis.strategies import DrawFn
 
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting
@@ -33,7 +33,10 @@ FEATURES: Final = {
     "hooked": ("forward", "forward_pre"),
     "parametrized": ("weight_norm", "spectral_norm"),
 }
-_FEATURED: Final = {"hooked": ("Linear", "ReLU", "Dropout"), "parametrized": ("Linear", "Conv1d", "Conv2d")}
+_FEATURED: Final = {
+    "hooked": ("Linear", "ReLU", "Dropout"),
+    "parametrized": ("Linear", "Conv1d", "Conv2d"),
+}
 
 #: What may be done to a node beside its kind; the first, nothing, most of the time.
 _EXTRAS: Final = ("",) * 12 + (
@@ -124,12 +127,10 @@ def _source(draw: DrawFn, draft: _Draft) -> int:
     return usable[-1 - back]
 
 
-def _node(
-    draw: DrawFn, draft: _Draft, source: int, kind: Kind, extra: str | None = None
-) -> None:
+def _node(draw: DrawFn, draft: _Draft, source: int, kind: Kind, extra: str | None = None) -> None:
     shape = draft.shapes[source]
     arguments, made = kind.make(draw, shape)
-    taken = (source,)
+    taken: tuple[int, ...] = (source,)
     if kind.second:
         alike = [i for i in range(len(draft.shapes)) if draft.shapes[i] == shape]
         taken = (source, pick(draw, alike[::-1]))
@@ -269,9 +270,7 @@ def _input(draw: DrawFn, rank: int, integer: bool) -> Shape:
     return Shape(sizes, high=3 + draw(upto(2)) if integer else 0)
 
 
-def _inputs(
-    draw: DrawFn, dtype: str, wanted: Kind | None, floating: bool
-) -> tuple[Shape, ...]:
+def _inputs(draw: DrawFn, dtype: str, wanted: Kind | None, floating: bool) -> tuple[Shape, ...]:
     if wanted is not None:
         return (_input(draw, pick(draw, wanted.ranks), wanted.integer),)
     rank = pick(draw, (2, 3, 4))
@@ -375,5 +374,3 @@ def is_random(specimen: Specimen) -> bool:
         for node in specimen.recipe.walk()
         for training in (True, False)
     )
-
-

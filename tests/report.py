@@ -116,7 +116,13 @@ class Reporter:
             shutil.copy(case, kept)
             reason += f"; the case that was running: {kept} (python -m oracles replay {kept})"
         return LawResult(
-            law.name, law.theory, law.sentence, law.norms, device, Status.CRASHED.value, reason=reason
+            law.name,
+            law.theory,
+            law.sentence,
+            law.norms,
+            device,
+            Status.CRASHED.value,
+            reason=reason,
         )
 
     def pytest_sessionfinish(self) -> None:
@@ -170,5 +176,3 @@ def seed(config: pytest.Config) -> int:
     """The seed of the run, the same in every worker."""
     given = getattr(config, "workerinput", None)
     return int(given["torchlaws_seed"] if given is not None else config.getoption("--seed"))
-
-

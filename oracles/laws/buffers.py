@@ -28,7 +28,12 @@ def backward_changes_no_state(subject: Subject, setting: Setting) -> None:
     agree(subject.backward(setting).state, subject.run(setting).state)
 
 
-@law(source="nn.BatchNorm1d; Module.requires_grad_", norms=("E4", "G12"), when=partly_frozen, having=_TRACKING)
+@law(
+    source="nn.BatchNorm1d; Module.requires_grad_",
+    norms=("E4", "G12"),
+    when=partly_frozen,
+    having=_TRACKING,
+)
 def frozen_layers_gather_the_same_statistics(subject: Subject, setting: Setting) -> None:
     """Freezing does not stop running statistics: they move as without it."""
     agree(subject.run(setting).state, subject.run(setting.but(frozen=())).state)

@@ -9,13 +9,19 @@ from ..subject import Subject
 from ..traits import DROPOUTS, MODE_DEPENDENT
 
 
-@law(source="nn.BatchNorm1d, running estimates; notes/modules", norms=("D16", "G4"), when=evaluating)
+@law(
+    source="nn.BatchNorm1d, running estimates; notes/modules", norms=("D16", "G4"), when=evaluating
+)
 def evaluation_changes_no_state(subject: Subject, setting: Setting) -> None:
     """In evaluation mode a forward changes no parameter and no buffer."""
     agree(subject.run(setting).state, subject.initial)
 
 
-@law(source="nn.Dropout: 'identity function during evaluation'; nn.RReLU", norms=("D17", "H1"), when=evaluating)
+@law(
+    source="nn.Dropout: 'identity function during evaluation'; nn.RReLU",
+    norms=("D17", "H1"),
+    when=evaluating,
+)
 def evaluation_draws_no_randomness(subject: Subject, setting: Setting) -> None:
     """In evaluation mode a forward leaves the random generators as they were."""
     agree(subject.run(setting).randomness, subject.untouched_randomness)
@@ -48,9 +54,14 @@ def dropout_acts_as_the_identity_in_evaluation(subject: Subject, setting: Settin
     norms=("D11", "G20"),
     without=MODE_DEPENDENT,
 )
-def the_mode_changes_nothing_where_no_layer_depends_on_it(subject: Subject, setting: Setting) -> None:
+def the_mode_changes_nothing_where_no_layer_depends_on_it(
+    subject: Subject, setting: Setting
+) -> None:
     """A module without layers that depend on the mode is the same in train and eval."""
-    told, plain = subject.backward(setting), subject.backward(setting.but(training=True, switched=()))
+    told, plain = (
+        subject.backward(setting),
+        subject.backward(setting.but(training=True, switched=())),
+    )
     agree(told.output, plain.output)
     agree(told.state, plain.state)
     agree(told.gradients, plain.gradients)

@@ -96,7 +96,11 @@ def requires_grad_reaches_every_parameter_and_no_buffer(subject: Subject, settin
     every(subject.run(setting, prepare="model.requires_grad_(False)").requires_grad, False)
 
 
-@law(source="notes/autograd, Setting requires_grad: 'all of the module's parameters'", norms=("E2",), when=plain_grad)
+@law(
+    source="notes/autograd, Setting requires_grad: 'all of the module's parameters'",
+    norms=("E2",),
+    when=plain_grad,
+)
 def freezing_a_submodule_reaches_its_subtree_alone(subject: Subject, setting: Setting) -> None:
     """requires_grad_ on a submodule equals requires_grad_ on each of its parameters."""
     for path in subject.specimen.recipe.modules()[:1]:
@@ -110,7 +114,11 @@ def freezing_a_submodule_reaches_its_subtree_alone(subject: Subject, setting: Se
         every(subject.run(setting, prepare=outside).evaluate("kept"), True)
 
 
-@law(source="Module.requires_grad_: 'sets the parameters' requires_grad attributes in-place'", norms=("E3",), when=all_of(unfrozen, core_grad))
+@law(
+    source="Module.requires_grad_: 'sets the parameters' requires_grad attributes in-place'",
+    norms=("E3",),
+    when=all_of(unfrozen, core_grad),
+)
 def freezing_changes_no_state_and_no_flag(subject: Subject, setting: Setting) -> None:
     """Freezing changes neither parameters nor buffers nor training flags."""
     free = setting.but(frozen=())

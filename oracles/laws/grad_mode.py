@@ -27,7 +27,9 @@ def the_innermost_context_decides(nesting: Nesting) -> None:
     holds(inside, "is_grad_enabled(), is_inference_mode_enabled() inside", nesting.flags)
 
 
-@law(source="torch.no_grad, enable_grad, set_grad_enabled, inference_mode", norms=("B1", "B9", "C2"))
+@law(
+    source="torch.no_grad, enable_grad, set_grad_enabled, inference_mode", norms=("B1", "B9", "C2")
+)
 def recording_follows_the_grad_mode(nesting: Nesting) -> None:
     """A result requires grad iff the stack of contexts leaves recording on."""
     x = torch.ones(2, requires_grad=True)
@@ -182,7 +184,9 @@ def set_grad_enabled_acts_as_no_grad_or_enable_grad(nesting: Nesting) -> None:
         holds(mode(), "the mode after the call", outside)
 
 
-@law(source="torch.no_grad and others: 'This context manager is thread local'", norms=("B17", "B18"))
+@law(
+    source="torch.no_grad and others: 'This context manager is thread local'", norms=("B17", "B18")
+)
 def a_thread_has_a_mode_of_its_own(nesting: Nesting) -> None:
     """A thread starts in the default mode, and no other thread sees what it enters."""
     seen = []
@@ -223,7 +227,9 @@ def decorating_a_class_warns(nesting: Nesting) -> None:
         holds(made.seen(), "torch.is_grad_enabled() in a method", outside)
 
 
-@law(source="torch.no_grad: 'Also functions as a decorator'; async is not mentioned", norms=("B32",))
+@law(
+    source="torch.no_grad: 'Also functions as a decorator'; async is not mentioned", norms=("B32",)
+)
 def a_decorated_coroutine_runs_in_the_mode(nesting: Nesting) -> None:
     """@torch.no_grad() on an async def disables grad inside its body."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from ..law import law
-from ..relations import absent, agree, agree_with, equal, holds, refuses
+from ..relations import absent, agree, agree_with, equal, every, holds, refuses
 from ..sample import Sample
 from ..setting import Setting, all_of, grad_enabled, partly_frozen, plain_grad
 from ..subject import BACKWARD, DEFAULT_MODE, Subject
@@ -17,12 +19,18 @@ def gradients_are_none_before_backward(subject: Subject, setting: Setting) -> No
     absent(subject.run(setting).gradients)
 
 
-@law(source="Tensor.grad; Tensor.backward: 'accumulates gradients in the leaves'", norms=("A19",), when=grad_enabled)
+@law(
+    source="Tensor.grad; Tensor.backward: 'accumulates gradients in the leaves'",
+    norms=("A19",),
+    when=grad_enabled,
+)
 def gradients_accumulate(subject: Subject, setting: Setting) -> None:
     """Two backwards leave the sum of two gradients: twice the one."""
     twice = f"{BACKWARD[:-1]}, retain_graph=True)\n{BACKWARD}"
     halve = "for t in [*model.parameters(), *x]:\n    if t.grad is not None: t.grad.div_(2)"
-    agree(subject.backward(setting, twice, after=halve).gradients, subject.backward(setting).gradients)
+    agree(
+        subject.backward(setting, twice, after=halve).gradients, subject.backward(setting).gradients
+    )
 
 
 @law(source="torch.autograd.grad", norms=("A20",), when=grad_enabled)
@@ -36,6 +44,42 @@ def autograd_grad_touches_no_grad_field(subject: Subject, setting: Setting) -> N
     absent(subject.backward(setting, call).gradients)
     put = "\nfor leaf, gradient in zip(leaves, found): leaf.grad = gradient"
     agree(subject.backward(setting, call + put).gradients, subject.backward(setting).gradients)
+
+
+@law(
+    source="notes/autograd, How autograd encodes the history",
+    norms=("A14",),
+    when=plain_grad,
+)
+def the_graph_ends_in_the_leaves_that_receive_a_gradient(
+    subject: Subject, setting: Setting
+) -> None:
+    """The leaves at the ends of the graph of the outputs are those that backward reaches."""
+    walk = "todo = [o.grad_fn for o in out if o.grad_fn is not None]\n"
+    walk += "reached = {id(o) for o in out if o.grad_fn is None and o.requires_grad}\n"
+    walk += "seen = set(todo)\nwhile todo:\n    node = todo.pop()\n"
+    walk += "    if hasattr(node, 'variable'): reached.add(id(node.variable))\n"
+    walk += "    new = {n for n, _ in node.next_functions if n is not None} - seen\n"
+    walk += "    seen |= new\n    todo += new"
+    got = "reached == {id(t) for t in [*model.parameters(), *x] if t.grad is not None}"
+    every(subject.backward(setting, between=walk).evaluate(got), True)
+
+
+@law(source="Module.parameters; Tensor.grad", norms=("A26",))
+def a_tied_parameter_is_one_parameter(sample: Sample) -> None:
+    """A parameter with two owners gets the sum of both uses' gradients, and has one flag."""
+    sample.needs_values()
+    x = sample.tensor()
+    width = x.shape[-1]
+    first = torch.nn.Linear(width, width, bias=False, dtype=x.dtype, device=x.device)
+    one, two = copy.deepcopy(first), copy.deepcopy(first)
+    second = copy.deepcopy(first)
+    second.weight = first.weight
+    second(first(x)).sum().abs().backward()
+    two(one(x)).sum().abs().backward()
+    equal(first.weight.grad, one.weight.grad + two.weight.grad, "the gradient of a tied weight")
+    second.requires_grad_(False)
+    holds(first.weight.requires_grad, "first.weight.requires_grad, frozen as the second's", False)
 
 
 @law(source="Tensor.backward, inputs", norms=("A22",), when=all_of(plain_grad, partly_frozen))
@@ -89,7 +133,9 @@ def autograd_grad_refuses_what_does_not_require_grad(sample: Sample) -> None:
     x, frozen = sample.tensor(requires_grad=True), sample.tensor()
     unused = sample.tensor(requires_grad=True)
     loss = (x * frozen).sum().abs()
-    refuses(lambda: torch.autograd.grad(loss, frozen, retain_graph=True), RuntimeError, "require grad")
+    refuses(
+        lambda: torch.autograd.grad(loss, frozen, retain_graph=True), RuntimeError, "require grad"
+    )
     refuses(lambda: torch.autograd.grad(loss, unused, retain_graph=True), RuntimeError, "unused")
     (nothing,) = torch.autograd.grad(loss, unused, retain_graph=True, allow_unused=True)
     holds(nothing is None, "torch.autograd.grad(loss, unused, allow_unused=True)[0] is None")

@@ -26,7 +26,22 @@ def mode_free(setting: Setting) -> Setting:
 
 @law(
     source="notes/autograd, Locally disabling gradient computation; nn.Module; torch.no_grad",
-    norms=("A2", "A5", "A13", "B7", "B8", "C2", "C3", "D16", "D17", "F1", "F13", "G16", "I3", "I11"),
+    norms=(
+        "A2",
+        "A5",
+        "A13",
+        "B7",
+        "B8",
+        "C2",
+        "C3",
+        "D16",
+        "D17",
+        "F1",
+        "F13",
+        "G16",
+        "I3",
+        "I11",
+    ),
 )
 def torch_agrees_with_the_reference(subject: Subject, setting: Setting) -> None:
     """Every fact of a run is what the reference model predicts.
@@ -40,7 +55,9 @@ def torch_agrees_with_the_reference(subject: Subject, setting: Setting) -> None:
     agree_with(run.recording, prediction.recording())
     agree_with(run.aliases, prediction.aliases())
     agree_with(run.receiving, prediction.receiving())
-    agree_with(run.flags, {f"model.get_submodule({p!r}).training": setting.trains(p) for p in run.paths})
+    agree_with(
+        run.flags, {f"model.get_submodule({p!r}).training": setting.trains(p) for p in run.paths}
+    )
     agree_with(run.mode, DEFAULT_MODE)
     if subject.has_values:
         forward = subject.run(setting)
@@ -101,4 +118,3 @@ def randomness_depends_on_train_and_eval_alone(subject: Subject, setting: Settin
 def forward_hooks_fire_in_every_setting(subject: Subject, setting: Setting) -> None:
     """A forward hook fires as often in every mode as in the default one."""
     agree(subject.run(setting).calls, subject.run(grad_free(mode_free(setting))).calls)
-

@@ -23,13 +23,19 @@ from ..setting import (
 from ..subject import Subject
 
 
-@law(source="torch.inference_mode; C++ notes on inference mode", norms=("C2",), when=in_inference_mode)
+@law(
+    source="torch.inference_mode; C++ notes on inference mode",
+    norms=("C2",),
+    when=in_inference_mode,
+)
 def inference_mode_records_nothing(subject: Subject, setting: Setting) -> None:
     """Inference tensors that a module computes do not require grad and have no grad_fn."""
     unrecorded(subject.run(setting).output)
 
 
-@law(source="notes/autograd, Inference Mode: 'Just like in no-grad mode'", norms=("C23", "B7", "B8"))
+@law(
+    source="notes/autograd, Inference Mode: 'Just like in no-grad mode'", norms=("C23", "B7", "B8")
+)
 def inference_mode_acts_as_no_grad(subject: Subject, setting: Setting) -> None:
     """Values, state and randomness are the same under inference_mode as under no_grad."""
     inference = subject.run(setting.but(grad=INFERENCE))
@@ -54,7 +60,9 @@ def inference_mode_changes_no_training_flag(subject: Subject, setting: Setting) 
 def buffers_moved_in_inference_mode_stay_normal(subject: Subject, setting: Setting) -> None:
     """Statistics updated under inference_mode remain normal tensors, fit for later training."""
     run = subject.run(setting, after="pass")
-    every(run.evaluate(*(f"model.get_buffer({n!r}).is_inference()" for n in subject.buffers)), False)
+    every(
+        run.evaluate(*(f"model.get_buffer({n!r}).is_inference()" for n in subject.buffers)), False
+    )
 
 
 @law(
@@ -149,7 +157,9 @@ def a_view_is_an_inference_tensor_iff_its_base_is(sample: Sample) -> None:
     holds(inner.is_inference(), "inner.is_inference()")
 
 
-@law(source="torch.inference_mode: 'disables view tracking and version counter bumps'", norms=("C4",))
+@law(
+    source="torch.inference_mode: 'disables view tracking and version counter bumps'", norms=("C4",)
+)
 def an_inference_tensor_has_no_version_counter(sample: Sample) -> None:
     """Inference tensors do not track versions: reading the counter is refused."""
     with torch.inference_mode():
@@ -265,7 +275,10 @@ def a_factory_honours_requires_grad_in_inference_mode(sample: Sample) -> None:
     holds(parameter.is_inference(), "parameter.is_inference()")
 
 
-@law(source="C++ notes on inference mode, in-place operations on normal tensors", norms=("C17", "C22"))
+@law(
+    source="C++ notes on inference mode, in-place operations on normal tensors",
+    norms=("C17", "C22"),
+)
 def writing_in_inference_mode_keeps_a_normal_tensor_normal(sample: Sample) -> None:
     """A normal tensor changed in place inside stays normal, and its version counter moves."""
     x = sample.tensor(requires_grad=True)
@@ -280,7 +293,10 @@ def writing_in_inference_mode_keeps_a_normal_tensor_normal(sample: Sample) -> No
     holds(normal.view(-1).is_inference(), "normal.view(-1).is_inference()", False)
 
 
-@law(source="torch.enable_grad: 'if it has been disabled via no_grad or set_grad_enabled'", norms=("B29", "B30"))
+@law(
+    source="torch.enable_grad: 'if it has been disabled via no_grad or set_grad_enabled'",
+    norms=("B29", "B30"),
+)
 def enable_grad_does_not_undo_inference_mode(sample: Sample) -> None:
     """Inside inference_mode, enable_grad records nothing and results are inference tensors."""
     x = sample.tensor(requires_grad=True)

@@ -75,7 +75,7 @@ def integer_tensors_refuse_to_require_grad(sample: Sample) -> None:
     """Only floating-point and complex tensors may require grad; False is always accepted."""
     for kind in (torch.int64, torch.bool):
         x = torch.ones_like(sample.tensor(), dtype=kind)
-        refuses(lambda x=x: x.requires_grad_(), RuntimeError, "floating point")
+        refuses(x.requires_grad_, RuntimeError, "floating point")
         holds(x.requires_grad_(False).requires_grad, "x.requires_grad_(False).requires_grad", False)
 
 
@@ -94,7 +94,9 @@ def a_cast_of_a_leaf_is_no_leaf(sample: Sample) -> None:
     other = torch.complex128 if sample.dtype == "complex64" else torch.float64
     other = torch.float32 if sample.dtype == "float64" else other
     holds(sample.tensor(requires_grad=True).to(other).is_leaf, "x.to(other).is_leaf", False)
-    holds(sample.tensor().to(other).requires_grad_().is_leaf, "x.to(other).requires_grad_().is_leaf")
+    holds(
+        sample.tensor().to(other).requires_grad_().is_leaf, "x.to(other).requires_grad_().is_leaf"
+    )
 
 
 @law(source="Tensor.detach", norms=("F3",))
@@ -178,7 +180,7 @@ def post_accumulate_hooks_are_for_leaves(sample: Sample) -> None:
 def a_hook_sleeps_while_its_leaf_is_frozen(sample: Sample) -> None:
     """A hook does not fire for graphs built while its leaf was frozen, and fires again after."""
     x, other = sample.tensor(requires_grad=True), sample.tensor(requires_grad=True)
-    fired = []
+    fired: list[int] = []
     x.register_hook(lambda gradient: fired.append(len(fired)))
     x.requires_grad_(False)
     (x * other).backward(torch.ones_like(x))

@@ -40,7 +40,9 @@ def no_grad_acts_as_if_nothing_required_grad(subject: Subject, setting: Setting)
     agree(run.randomness, other.randomness)
 
 
-@law(source="torch.no_grad; nn.Parameter", norms=("B3",), when=all_of(plain_grad, training, unfrozen))
+@law(
+    source="torch.no_grad; nn.Parameter", norms=("B3",), when=all_of(plain_grad, training, unfrozen)
+)
 def a_module_built_under_no_grad_is_trainable(subject: Subject, setting: Setting) -> None:
     """A module constructed under no_grad is as trainable as one built outside."""
     asked = "\n".join(f"x[{i}].requires_grad_()" for i in setting.inputs)
@@ -50,7 +52,11 @@ def a_module_built_under_no_grad_is_trainable(subject: Subject, setting: Setting
     agree(run.gradients, subject.backward(setting).gradients)
 
 
-@law(source="notes/autograd, Locally disabling gradient computation", norms=("B21",), when=grad_enabled)
+@law(
+    source="notes/autograd, Locally disabling gradient computation",
+    norms=("B21",),
+    when=grad_enabled,
+)
 def backward_runs_under_no_grad(subject: Subject, setting: Setting) -> None:
     """A graph built in grad mode gives the same gradients when backward is called in no_grad."""
     under = subject.backward(setting, f"with torch.no_grad():\n    {BACKWARD}")

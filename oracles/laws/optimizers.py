@@ -24,7 +24,9 @@ def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
         run = subject.backward(setting, after=optimizer + "optimizer.step()")
         agree(run.requires_grad, subject.run(setting).requires_grad)
         agree_with(run.mode, DEFAULT_MODE)
-        every(run.evaluate("all(p.is_leaf and p.grad_fn is None for p in model.parameters())"), True)
+        every(
+            run.evaluate("all(p.is_leaf and p.grad_fn is None for p in model.parameters())"), True
+        )
 
 
 @law(
@@ -50,7 +52,9 @@ def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
 def a_step_skips_parameters_without_gradient(subject: Subject, setting: Setting) -> None:
     """A parameter whose .grad is None does not move, in spite of weight decay and momentum."""
     for optimizer in (_SGD, _ADAM):
-        before = optimizer + "state = {n: p.detach().clone() for n, p in model.named_parameters()}\n"
+        before = (
+            optimizer + "state = {n: p.detach().clone() for n, p in model.named_parameters()}\n"
+        )
         run = subject.backward(setting, after=before + "optimizer.step()\noptimizer.step()")
         same = (f"torch.equal(state[{n!r}], model.get_parameter({n!r}))" for n in setting.frozen)
         every(run.evaluate(*same), True)
@@ -91,7 +95,12 @@ def a_zero_gradient_does_not_protect_from_weight_decay(subject: Subject, setting
     every(subject.backward(setting, after=frozen).evaluate("zero", "all(moved)"), True)
 
 
-@law(source="Module.zero_grad; Optimizer.zero_grad", norms=("E10",), when=plain_grad, having=_PARAMETERS)
+@law(
+    source="Module.zero_grad; Optimizer.zero_grad",
+    norms=("E10",),
+    when=plain_grad,
+    having=_PARAMETERS,
+)
 def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
     """zero_grad(set_to_none=True) makes each .grad None, False makes it zero; no flag changes."""
     none = subject.backward(setting, after="model.zero_grad(set_to_none=True)")
@@ -99,8 +108,15 @@ def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
     agree(none.requires_grad, subject.run(setting).requires_grad)
     zero = subject.backward(setting, after="model.zero_grad(set_to_none=False)")
     agree(zero.receiving, subject.backward(setting).receiving)
-    every(zero.evaluate("any(p.grad.any() for p in model.parameters() if p.grad is not None)"), False)
-    every(zero.evaluate("any(p.grad.requires_grad for p in model.parameters() if p.grad is not None)"), False)
+    every(
+        zero.evaluate("any(p.grad.any() for p in model.parameters() if p.grad is not None)"), False
+    )
+    every(
+        zero.evaluate(
+            "any(p.grad.requires_grad for p in model.parameters() if p.grad is not None)"
+        ),
+        False,
+    )
 
 
 @law(
@@ -112,13 +128,20 @@ def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
 def a_closure_runs_with_grad_enabled(subject: Subject, setting: Setting) -> None:
     """step(closure) enables grad for the closure, called inside no_grad as well."""
     step = "seen = []\ndef closure():\n    seen.append(torch.is_grad_enabled())\n    return torch.zeros(())\n"
-    step += "with torch.no_grad():\n    optimizer.step(closure)\n    after = torch.is_grad_enabled()"
+    step += (
+        "with torch.no_grad():\n    optimizer.step(closure)\n    after = torch.is_grad_enabled()"
+    )
     for optimizer in (_SGD, _ADAM):
         run = subject.backward(setting, after=optimizer + step)
         every(run.evaluate("seen == [True]", "after is False"), True)
 
 
-@law(source="torch.optim: \"can't optimize a non-leaf Tensor\"", norms=("E20",), when=plain_grad, having=_PARAMETERS)
+@law(
+    source='torch.optim: "can\'t optimize a non-leaf Tensor"',
+    norms=("E20",),
+    when=plain_grad,
+    having=_PARAMETERS,
+)
 def optimizers_refuse_tensors_that_are_no_leaves(subject: Subject, setting: Setting) -> None:
     """An optimizer accepts frozen leaves and rejects tensors that are no leaves."""
     attempt = "torch.optim.SGD(model.requires_grad_(False).parameters(), lr=0.1)\n"

@@ -48,7 +48,9 @@ def saving_a_module_keeps_every_flag(subject: Subject, setting: Setting) -> None
 @law(source="copy.deepcopy of a Parameter", norms=("E17",), when=plain_grad)
 def a_deep_copy_is_independent(subject: Subject, setting: Setting) -> None:
     """Freezing, switching and changing the copy leaves the original untouched."""
-    twin = "twin = copy.deepcopy(model)\ntwin.requires_grad_(False)\ntwin.train(not model.training)\n"
+    twin = (
+        "twin = copy.deepcopy(model)\ntwin.requires_grad_(False)\ntwin.train(not model.training)\n"
+    )
     twin += "with torch.no_grad():\n    for t in [*twin.parameters(), *twin.buffers()]: t.zero_()"
     _survives(subject, setting, twin)
 

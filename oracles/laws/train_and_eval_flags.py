@@ -34,7 +34,11 @@ def switching_a_submodule_reaches_its_subtree_alone(subject: Subject, setting: S
     agree_with(run.flags, flags)
 
 
-@law(source="Module.train: 'Returns: self'; Module.eval", norms=("D3",), when=all_of(plain_grad, uniform))
+@law(
+    source="Module.train: 'Returns: self'; Module.eval",
+    norms=("D3",),
+    when=all_of(plain_grad, uniform),
+)
 def train_and_eval_return_the_module(subject: Subject, setting: Setting) -> None:
     """train() and eval() return the module itself."""
     run = subject.run(setting, prepare="told = [model.train(), model.train(False), model.eval()]")
@@ -124,7 +128,9 @@ def a_submodule_attached_later_keeps_its_own_flag(subject: Subject, setting: Set
     agree_with(seen, {"model.trained.training": True, "model.evaluated.training": False})
 
 
-@law(source="nn.Module, registration of submodules", norms=("D14",), when=all_of(plain_grad, uniform))
+@law(
+    source="nn.Module, registration of submodules", norms=("D14",), when=all_of(plain_grad, uniform)
+)
 def a_shared_submodule_has_one_flag(subject: Subject, setting: Setting) -> None:
     """A module registered twice is one module: its flag is seen through both names."""
     attach = "model.one = nn.Sequential(nn.Dropout())\nmodel.two = nn.Sequential(model.one[0])\n"
@@ -134,7 +140,11 @@ def a_shared_submodule_has_one_flag(subject: Subject, setting: Setting) -> None:
     every(run.evaluate("model.two.training"), setting.training)
 
 
-@law(source="nn.Module: 'submodules assigned in this way will be registered'", norms=("D22",), when=plain_grad)
+@law(
+    source="nn.Module: 'submodules assigned in this way will be registered'",
+    norms=("D22",),
+    when=plain_grad,
+)
 def a_module_in_a_plain_list_is_not_reached(subject: Subject, setting: Setting) -> None:
     """train(), eval() and requires_grad_() do not reach modules in a plain Python list."""
     hide = "model.hidden = [nn.Linear(1, 1)]\nmodel.eval()\nmodel.requires_grad_(False)"

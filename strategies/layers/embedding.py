@@ -21,5 +21,3 @@ def embedding(draw: DrawFn, shape: Shape) -> Made:
 def embedding_bag(draw: DrawFn, shape: Shape) -> Made:
     arguments = _table(draw, shape) | {"mode": pick(draw, ("mean", "sum", "max"))}
     return arguments, (Shape((shape.sizes[0], arguments["embedding_dim"])),)
-
-

@@ -155,7 +155,11 @@ def _violated(case: Case, violation: Violation, folder: Path) -> dict[str, Any]:
     path.write_text(script(case, violation), encoding="utf-8")
     path.with_suffix(".json").write_text(to_json(case), encoding="utf-8")
     shown = reproduces(path)
-    verdict = "" if shown else "\n    (it did not reproduce in a fresh process: a flake, or a global state)"
+    verdict = (
+        ""
+        if shown
+        else "\n    (it did not reproduce in a fresh process: a flake, or a global state)"
+    )
     return {
         "status": Status.VIOLATED.value,
         "violation": {
@@ -177,7 +181,7 @@ def _mended(trial: Trial) -> str:
             healed.append(f"{deviation.name}: its witness could not be judged: {reason}")
             continue
         if violation is None and deviation.basis == "rounding":
-            continue  # how torch rounds depends on the processor as well: no sign that it was mended
+            continue  # how torch rounds depends on the processor as well: it need not be mended
         if violation is None or not deviation.explains(case, violation):
             healed.append(f"{deviation.name}: its witness no longer shows it")
         else:

@@ -469,7 +469,7 @@ def test_every_setting_of_the_lattice_is_judged(define: Define) -> None:
     tried.judge(case)
     assert judged == lattice(LIVELY)
     assert (tried.tally.subjects, tried.tally.cells) == (1, len(judged))
-    assert [c.setting for c, _ in cells(tried.law, case)] == judged
+    assert [setting for setting, _ in cells(tried.law, case)] == judged
     judged.clear()
     assert replay(Case("every_setting_is_seen", specimen=LIVELY, setting=Setting(False))) is None
     assert judged == [Setting(False)]

@@ -1,0 +1,160 @@
+"""A whole run, as a user starts it: results, workers that die, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PICKED = ("--law", "a_thread_has_*", "--law", "freezing_changes_no_value")
+
+
+def run(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "tests/laws", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [*command, "--violations", str(folder), *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def results(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "oracles/results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(data, schema)
+    return data
+
+
+def test_results_of_all_workers_are_joined_and_fit_the_schema(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    done = run(*PICKED, "-n", "2", "--results", str(path), "--seed", "3", folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    data = results(path)
+    assert {law["name"] for law in data["laws"]} == {
+        "a_thread_has_a_mode_of_its_own",
+        "freezing_changes_no_value",
+    }
+    assert all(law["subjects"] >= 20 and law["cells"] >= 20 for law in data["laws"])
+    assert data["seed"] == 3
+    assert "seed 3, 2 laws" in done.stdout
+    assert "grad_mode" in done.stdout
+    assert "holding" in done.stdout
+
+
+def test_a_seed_repeats_a_run(tmp_path: Path) -> None:
+    counts = []
+    for k in range(2):
+        path = tmp_path / f"{k}.json"
+        run(*PICKED, "--results", str(path), "--seed", "5", folder=tmp_path)
+        counts.append(
+            [(law["name"], law["cells"], law["subjects"]) for law in results(path)["laws"]]
+        )
+    assert counts[0] == counts[1]
+
+
+def test_a_worker_that_dies_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    plugin = tmp_path / "dying.py"
+    plugin.write_text(
+        "import os\nimport oracles.laws\nfrom oracles.law import LAWS\n"
+        "law = LAWS['a_thread_has_a_mode_of_its_own']\n"
+        "object.__setattr__(law, 'body', lambda nesting: os._exit(3))\n"
+    )
+    arguments = ("-n", "2", "--results", str(path), "-p", "dying")
+    found = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = run(*PICKED, *arguments, folder=tmp_path, PYTHONPATH=found)
+    assert done.returncode == 1
+    laws = {law["name"]: law for law in results(path)["laws"]}
+    assert laws["freezing_changes_no_value"]["status"] in ("HOLDS", "DEVIATES")
+    crashed = laws["a_thread_has_a_mode_of_its_own"]
+    assert crashed["status"] == "CRASHED"
+    kept = tmp_path / "a_thread_has_a_mode_of_its_own@cpu.crashed.json"
+    assert str(kept) in crashed["reason"]
+    assert json.loads(kept.read_text())["law"] == "a_thread_has_a_mode_of_its_own"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--device", "tpu"), "unknown device 'tpu'; known devices: cpu, cuda, meta"),
+        (("--law", "no_such_law"), "matches none of the"),
+        (("--results", "/no/such/folder/r.json"), "cannot be written: No such file or directory"),
+        (("--torch", "torch1.13"), "was imported, not 1.13"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    done = run(*arguments, folder=tmp_path)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    assert done.returncode == 4
+    assert len(said) == 1, said
+    assert says in said[0]
+
+
+def test_without_a_gpu_cuda_fails_in_one_line(tmp_path: Path) -> None:
+    done = run("--device", "cuda", folder=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 4
+    assert "no CUDA device was found" in done.stderr + done.stdout
+
+
+def test_a_plugin_that_reseeds_torch_is_refused(tmp_path: Path) -> None:
+    plugin = tmp_path / "reseeding.py"
+    plugin.write_text(
+        "import random, torch, hypothesis\n"
+        "class Torch:\n"
+        "    def seed(self, s): torch.manual_seed(s)\n"
+        "    def getstate(self): return torch.get_rng_state()\n"
+        "    def setstate(self, s): torch.set_rng_state(s)\n"
+        "it = Torch()\nhypothesis.register_random(it)\n"
+    )
+    found = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = run("-p", "reseeding", folder=tmp_path, PYTHONPATH=found)
+    assert done.returncode == 4
+    assert "a Hypothesis plugin reseeds torch" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("command", ["replay", "script"])
+@pytest.mark.parametrize("text", ["", "[]", '{"schema": 99}', '{"schema": 1, "law": "no_law"}'])
+def test_a_bad_case_is_one_line(command: str, text: str, tmp_path: Path) -> None:
+    case = tmp_path / "case.json"
+    case.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "oracles", command, str(case)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("torchlaws: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_replay_says_script_shows(tmp_path: Path) -> None:
+    case = ROOT / "corpus/tasks_share_the_mode_of_their_thread/a_task_has_a_mode_of_its_own.json"
+    made = subprocess.run(
+        [sys.executable, "-m", "oracles", "script", str(case)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
+    assert "oracles" not in made
+    script = tmp_path / "script.py"
+    script.write_text(made)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "AssertionError: expected True, observed False" in done.stderr
