@@ -70,7 +70,8 @@ class Deviation:
     basis      documented, bug, undocumented or rounding
     reason     why, in one sentence
     link       to PyTorch's documentation or issue; "" where none was found
-    ulps       for rounding, the largest difference it explains, in units in the last place
+    ulps       for rounding, the largest difference it explains, in units in the last place;
+               an integer or boolean output may differ as well, where rounding tips a comparison
 
     For each law it has a witness, a stored case which must still break it:
     corpus/NAME/LAW.json.
@@ -101,9 +102,16 @@ class Deviation:
         """Whether this violation is one that it describes."""
         if case.law not in self.laws and "*" not in self.laws:
             return False
-        if self.ulps and (violation.ulps is None or violation.ulps > self.ulps):
+        if self.ulps and not self._is_rounding(violation):
             return False
         return CONDITIONS[self.condition](case)
+
+    def _is_rounding(self, violation: Violation) -> bool:
+        """Whether the difference is as small as it says, or a comparison that rounding tipped."""
+        if violation.ulps is not None:
+            return violation.ulps <= self.ulps
+        pair = (violation.observed.value, violation.expected.value)
+        return all(isinstance(t, torch.Tensor) and not t.is_floating_point() for t in pair)
 
 
 @dataclass(frozen=True)
@@ -271,8 +279,23 @@ def an_rrelu_is_checkpointed(specimen: Specimen, setting: Setting) -> bool:
     return any(body is not None and "RReLU" in body.ops() for body in blocks)
 
 
+_OTHER_KERNELS: Final = {"RNN", "GRU", "LSTM", "MultiheadAttention", "TransformerEncoderLayer"}
+
+
 @of_modules
 def a_layer_has_other_kernels_for_gradients(specimen: Specimen, setting: Setting) -> bool:
-    """Recurrent and attention layers choose their kernel by what requires grad."""
-    kinds = {"RNN", "GRU", "LSTM", "MultiheadAttention", "TransformerEncoderLayer"}
-    return not kinds.isdisjoint(specimen.recipe.ops())
+    """Recurrent, attention and some linear layers choose their kernel by what requires grad."""
+    through_matmul = any(
+        node.op == "Linear"
+        and (specimen.dtype == "complex64" or not node.arguments.get("bias", True))
+        for node in specimen.recipe.walk()
+    )
+    return through_matmul or not _OTHER_KERNELS.isdisjoint(specimen.recipe.ops())
+
+
+@of_modules
+def a_normalisation_amplifies_the_rounding_of_another(specimen: Specimen, setting: Setting) -> bool:
+    """Such a layer and a normalisation, which divides by as little as the root of its eps."""
+    norms = {op for op in specimen.recipe.ops() if "Norm" in op or op == "TransformerEncoderLayer"}
+    kernels = CONDITIONS["a_layer_has_other_kernels_for_gradients"]
+    return bool(norms) and kernels(Case("", specimen=specimen, setting=setting))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import io
-import math
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -659,12 +658,12 @@ def _build(specimen: Specimen, device: str) -> str:
     elsewhere = "" if device == "cpu" else f".to({device!r})"
     lines = ["def build():", f"    {_seeding(specimen, 'cpu')}"]
     lines += [f"    model = Model(){''.join(moves)}"]
-    if any(node.traits.buffers(node.arguments) or node.parametrized for node in _made(specimen)):
-        lines += [
-            "    for buffer in model.buffers():",
-            "        if buffer.is_floating_point():",
-            "            buffer.add_(torch.rand_like(buffer) / 2 + 0.25)",
-        ]
+    lines += [
+        "    with torch.no_grad():  # away from 0 and 1: normalisation is no identity, sums no 0",
+        "        for t in [*model.parameters(), *model.buffers()]:",
+        "            if t.is_floating_point() and t.dim() == 1:",
+        "                t.add_(torch.rand_like(t) / 2 + 0.25)",
+    ]
     lines += [
         "    x = [",
         *(f"        {_input(i, dtype)}{elsewhere}," for i in specimen.recipe.inputs),
@@ -681,10 +680,6 @@ def _seeding(specimen: Specimen, device: str) -> str:
     """
     seeds = "torch.default_generator.manual_seed" if device == "cpu" else "torch.manual_seed"
     return f"{seeds}({specimen.seed})"
-
-
-def _made(specimen: Specimen) -> Iterator[Any]:
-    return (node for _, node in specimen.recipe.paths() if node.body is None)
 
 
 def _input(given: Any, dtype: str) -> str:
@@ -733,7 +728,10 @@ def quiet() -> None:
 
 
 def ulps_between(observed: Tensor, expected: Tensor) -> float | None:
-    """The largest difference, in units in the last place of the largest value; None if unfit."""
+    """The largest difference, in units in the last place of the largest value, or of 1.
+
+    None where they differ in more than rounding: in kind, shape or what is not finite.
+    """
     if not expected.dtype.is_floating_point and not expected.dtype.is_complex:
         return None
     if observed.shape != expected.shape or observed.dtype != expected.dtype:
@@ -749,5 +747,4 @@ def ulps_between(observed: Tensor, expected: Tensor) -> float | None:
     a, b = a[finite], b[finite]
     difference = (a - b).abs().max().item() if a.numel() else 0.0
     largest = b.abs().max().item() if b.numel() else 0.0
-    scale = torch.finfo(expected.dtype).eps * largest
-    return difference / scale if scale else (math.inf if difference else 0.0)
+    return difference / (torch.finfo(expected.dtype).eps * max(largest, 1.0))

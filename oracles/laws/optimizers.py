@@ -71,7 +71,8 @@ def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
 ) -> None:
     """Optimizers look at .grad: freezing protects only with zero_grad(set_to_none=True)."""
     keep = "model.requires_grad_(False)\nstate = copy.deepcopy(model.state_dict())\n"
-    moved = "moved = [not torch.equal(state[n], p) for n, p in model.named_parameters() if p.grad is not None]"
+    moved = "moved = [not torch.equal(state[n], p) or not (p.any() or p.grad.any())"
+    moved += " for n, p in model.named_parameters() if p.grad is not None]"
     stale = subject.backward(setting, after=_SGD + keep + "optimizer.step()\n" + moved)
     every(stale.evaluate("all(moved)"), True)
     cleared = _SGD + keep + "optimizer.zero_grad(set_to_none=True)\noptimizer.step()\n"
