@@ -299,3 +299,12 @@ def a_normalisation_amplifies_the_rounding_of_another(specimen: Specimen, settin
     norms = {op for op in specimen.recipe.ops() if "Norm" in op or op == "TransformerEncoderLayer"}
     kernels = CONDITIONS["a_layer_has_other_kernels_for_gradients"]
     return bool(norms) and kernels(Case("", specimen=specimen, setting=setting))
+
+
+@of_modules
+def a_recurrent_layer_evaluates(specimen: Specimen, setting: Setting) -> bool:
+    """Some recurrent layer is in evaluation mode."""
+    kinds = {"RNN", "GRU", "LSTM"}
+    return any(
+        node.op in kinds and not setting.trains(path) for path, node in specimen.recipe.paths()
+    )
