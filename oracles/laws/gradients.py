@@ -27,7 +27,7 @@ def gradients_are_none_before_backward(subject: Subject, setting: Setting) -> No
 def gradients_accumulate(subject: Subject, setting: Setting) -> None:
     """Two backwards leave the sum of two gradients: twice the one."""
     twice = f"{BACKWARD[:-1]}, retain_graph=True)\n{BACKWARD}"
-    halve = "for t in [*model.parameters(), *x]:\n    if t.grad is not None: t.grad.div_(2)"
+    halve = "for t in [*model.parameters(), *x]:\n    if t.grad is not None: t.grad.mul_(0.5)"
     agree(
         subject.backward(setting, twice, after=halve).gradients, subject.backward(setting).gradients
     )
