@@ -320,7 +320,9 @@ def _allowed(having: tuple[str, ...], dtype: str) -> tuple[str, ...]:
         return tuple(op for op in ops if dtype in KINDS[op].dtypes)
     writing = [op for op in having if KINDS[op].writes]
     if writing:
-        raise ValueError(f"{', '.join(writing)} cannot come first: nothing is there yet to write into")
+        raise ValueError(
+            f"{', '.join(writing)} cannot come first: nothing is there yet to write into"
+        )
     return tuple(op for op in having if dtype in KINDS[op].dtypes)
 
 

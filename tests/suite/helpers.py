@@ -16,8 +16,8 @@ from hypothesis.strategies import SearchStrategy
 
 from oracles.law import Unsupported
 from oracles.recipe import Input, Node, Recipe
-from oracles.setting import Setting
-from oracles.subject import Specimen, Subject
+from oracles.setting import Setting, fold
+from oracles.subject import Specimen, Subject, lattice
 from strategies import specimens
 
 T = TypeVar("T")
@@ -135,3 +135,12 @@ def python(*arguments: str, given: str = "", cwd: Path = ROOT, **environment: st
 def outline(recipe: Recipe) -> list[Any]:
     """The kinds of its nodes, nested as they are: for messages."""
     return [n.op if n.body is None else [n.op, *outline(n.body)] for n in recipe.nodes]
+
+
+def runnable(specimen: Specimen) -> list[Setting]:
+    """The settings in which nothing refuses to run.
+
+    A checkpoint refuses inference tensors while is_grad_enabled() says True: see the register.
+    """
+    states = [(setting, fold(setting.grad)) for setting in lattice(specimen)]
+    return [setting for setting, state in states if not (state.inference and state.grad)]

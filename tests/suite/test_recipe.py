@@ -22,7 +22,7 @@ from oracles.setting import Setting
 from oracles.subject import BACKWARD, Plan, Specimen, Subject, lattice, source_of, statements
 from strategies import nestings, samples
 
-from .helpers import RICH, drawn, drawn_specimens, outline, python, running_specimens
+from .helpers import RICH, drawn, drawn_specimens, outline, python, runnable, running_specimens
 
 assert oracles.laws.THEORIES
 LAW = min(LAWS)
@@ -98,7 +98,7 @@ def test_a_source_is_rendered_and_executed_once(several: list[Specimen]) -> None
 def test_the_source_runs_without_torchlaws() -> None:
     """In a namespace of its own it shows the outputs that the subject shows."""
     for specimen in (RICH, *running_specimens(120)):
-        setting = lattice(specimen)[-1]
+        setting = runnable(specimen)[-1]
         scope: dict[str, Any] = {"__name__": "elsewhere"}
         lines = (source_of(specimen), *statements(specimen, Plan(setting, BACKWARD)))
         exec("\n".join(lines), scope)
@@ -110,7 +110,9 @@ def test_the_source_runs_without_torchlaws() -> None:
 def test_the_source_runs_where_there_is_no_torchlaws(tmp_path: Path) -> None:
     several = [RICH, *running_specimens(30)]
     scripts = [
-        "\n".join((source_of(s), *statements(s, Plan(lattice(s)[-1], BACKWARD)), "print(len(out))"))
+        "\n".join(
+            (source_of(s), *statements(s, Plan(runnable(s)[-1], BACKWARD)), "print(len(out))")
+        )
         for s in several
     ]
     program = (

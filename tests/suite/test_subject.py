@@ -27,7 +27,7 @@ from oracles.law import (
 from oracles.recipe import Input, Node, Recipe
 from oracles.relations import agree, every, holds, same
 from oracles.sample import Sample
-from oracles.setting import CONTEXTS, ENABLED, INFERENCE, NO_GRAD, Setting, fold
+from oracles.setting import CONTEXTS, ENABLED, INFERENCE, NO_GRAD, Setting
 from oracles.subject import (
     BACKWARD,
     Plan,
@@ -42,7 +42,7 @@ from oracles.subject import (
 )
 from oracles.trial import Leak, Trial, cells, replay
 
-from .helpers import RICH, outline, running_specimens
+from .helpers import RICH, outline, runnable, running_specimens
 
 assert oracles.laws.THEORIES
 FACETS = (
@@ -89,7 +89,7 @@ def agreeing(left: Run, right: Run) -> None:
 def test_both_ways_to_run_show_the_same(specimens: list[Specimen]) -> None:
     for specimen in specimens:
         subject = Subject(specimen)
-        for setting in lattice(specimen):
+        for setting in runnable(specimen):
             for backward in ("", BACKWARD):
                 plan = Plan(setting, backward)
                 try:
@@ -133,7 +133,7 @@ def followed(script: Script) -> dict[str, Any]:
 def test_a_run_puts_back_what_it_moved(specimens: list[Specimen]) -> None:
     for specimen in specimens:
         subject = Subject(specimen)
-        for setting in lattice(specimen):
+        for setting in runnable(specimen):
             subject.backward(setting)
             now = subject.model.state_dict()
             assert list(now) == list(subject.saved)
@@ -150,7 +150,7 @@ def test_a_run_puts_back_what_it_moved(specimens: list[Specimen]) -> None:
 
 def test_what_ran_before_makes_no_difference(specimens: list[Specimen]) -> None:
     for specimen in specimens[:25]:
-        settings = lattice(specimen)
+        settings = runnable(specimen)
         forth, back = Subject(specimen), Subject(specimen)
         first = [forth.backward(s) for s in settings]
         last = [back.backward(s) for s in reversed(settings)]
@@ -158,16 +158,10 @@ def test_what_ran_before_makes_no_difference(specimens: list[Specimen]) -> None:
             agreeing(one, other)
 
 
-def refuses_checkpoints(setting: Setting) -> bool:
-    """Where a checkpoint refuses inference tensors, as the register says."""
-    state = fold(setting.grad)
-    return state.inference and state.grad
-
-
 def test_a_run_alone_is_a_run_among_others() -> None:
     for specimen in (RICH, LIVELY):
         used = Subject(specimen)
-        for setting in filter(lambda s: not refuses_checkpoints(s), lattice(specimen)):
+        for setting in runnable(specimen):
             agreeing(used.backward(setting), Subject(specimen).backward(setting))
 
 
