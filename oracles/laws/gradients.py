@@ -56,7 +56,7 @@ def the_graph_ends_in_the_leaves_that_receive_a_gradient(
 ) -> None:
     """The leaves at the ends of the graph of the outputs are those that backward reaches."""
     walk = "todo = [o.grad_fn for o in out if o.grad_fn is not None]\n"
-    walk += "reached = {id(o) for o in out if o.grad_fn is None and o.requires_grad}\n"
+    walk += "reached = {id(t) for t in x if t.requires_grad and any(t is o for o in out)}\n"
     walk += "seen = set(todo)\nwhile todo:\n    node = todo.pop()\n"
     walk += "    if hasattr(node, 'variable'): reached.add(id(node.variable))\n"
     walk += "    new = {n for n, _ in node.next_functions if n is not None} - seen\n"
