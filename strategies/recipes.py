@@ -16,7 +16,7 @@ from hypothesis.strategies import DrawFn
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting
 from oracles.subject import Specimen
-from oracles.traits import MODE_DEPENDENT, TRAITS, Certainty, Returns
+from oracles.traits import MODE_DEPENDENT, TRAITS, Returns
 
 from .layers import KINDS, Kind, Shape
 from .layers.kinds import WIDE, maybe, pick, upto
@@ -370,12 +370,3 @@ def specimens(
 def _outermost(recipe: Recipe) -> list[str]:
     """Submodules that may be switched without one of them lying in another."""
     return [p for p in recipe.modules() if "." not in p.removeprefix("layers.")]
-
-
-def is_random(specimen: Specimen) -> bool:
-    """Whether some node draws randomness in some mode."""
-    return any(
-        node.body is None and node.traits.draws(node.arguments, training) > Certainty.NEVER
-        for node in specimen.recipe.walk()
-        for training in (True, False)
-    )
