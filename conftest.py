@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import warnings
 from importlib.metadata import entry_points
@@ -89,7 +90,8 @@ def _validate(config: pytest.Config) -> None:
         if reason:
             raise pytest.UsageError(reason)
     if config.getoption("--seed") is None:
-        config.option.seed = random.SystemRandom().randrange(2**32)
+        given = os.environ.get("TORCHLAWS_SEED", "")
+        config.option.seed = int(given) if given else random.SystemRandom().randrange(2**32)
     report.validate(config)
 
 

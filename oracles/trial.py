@@ -92,6 +92,9 @@ class Trial:
                 if known is None:
                     self.violation = (case, violation)
                     raise
+                if self.law.name not in known.laws:
+                    self.tally.out_of_scope += 1  # spoilt by what is no matter of this law
+                    continue
                 self.tally.deviating[known.name] += 1
             except Unsupported:
                 raise
