@@ -13,7 +13,7 @@ from . import laws  # noqa: F401  # defines the laws
 from .case import Case, CaseError, read
 from .deviations import load as load_register
 from .document import laws_markdown
-from .law import LAWS, OutOfScope, Unsupported
+from .law import LAWS, OutOfScope, Unsupported, Violation
 from .results import ResultsError, differences
 from .results import load as load_results
 from .script import message, script
@@ -38,20 +38,20 @@ def _laws(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _case(path: str) -> Case:
+def _judged(path: str) -> tuple[Case, Violation | None]:
+    """A stored case, and how it breaks its law; None where the law holds."""
     try:
-        return read(Path(path))
+        case = read(Path(path))
+        return case, replay(case)
     except CaseError as error:
         raise Complaint(str(error)) from None
+    except (OutOfScope, Unsupported) as reason:
+        raise Complaint(f"{path} could not be judged here: {reason}") from None
 
 
 def _replay(arguments: argparse.Namespace) -> int:
     """Judge a stored case: exit status 1 where it breaks its law."""
-    case = _case(arguments.case)
-    try:
-        violation = replay(case)
-    except (OutOfScope, Unsupported) as reason:
-        raise Complaint(f"{arguments.case} could not be judged here: {reason}") from None
+    case, violation = _judged(arguments.case)
     if violation is None:
         print(f"HOLDS {case.law} on {case.device}")
         return 0
@@ -63,11 +63,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 def _script(arguments: argparse.Namespace) -> int:
     """Print the script of plain torch that shows what a stored case shows."""
-    case = _case(arguments.case)
-    try:
-        violation = replay(case)
-    except (OutOfScope, Unsupported) as reason:
-        raise Complaint(f"{arguments.case} could not be judged here: {reason}") from None
+    case, violation = _judged(arguments.case)
     if violation is None:
         raise Complaint(
             f"{case.law} holds for {arguments.case} on this torch: there is nothing to show"

@@ -165,11 +165,6 @@ def in_inference_mode(setting: Setting) -> bool:
     return fold(setting.grad).inference
 
 
-def nothing_recorded(setting: Setting) -> bool:
-    """Grad is disabled, or inference mode is on."""
-    return not fold(setting.grad).recording
-
-
 def evaluating(setting: Setting) -> bool:
     """Every submodule is in evaluation mode."""
     return not setting.training and not setting.switched
@@ -203,11 +198,6 @@ def partly_frozen(setting: Setting) -> bool:
 def unfrozen(setting: Setting) -> bool:
     """No parameter is frozen."""
     return not setting.frozen
-
-
-def input_requiring(setting: Setting) -> bool:
-    """Some input requires grad."""
-    return bool(setting.inputs)
 
 
 def all_of(*conditions: Precondition) -> Precondition:
