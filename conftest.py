@@ -59,6 +59,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--results", help="write what was found to this JSON file")
     group.addoption("--seed", type=int, help="repeat the run with this seed")
+    group.addoption(
+        "--law-timeout",
+        type=float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="a law that takes longer is TIMED_OUT (default: 1800); looked at between its cases",
+    )
     group.addoption("--torch", help="refuse to run on another torch than this: torch2.4 or 2.4")
     group.addoption(
         "--violations", default="violations", help="folder for the scripts of violations"

@@ -20,7 +20,7 @@ from .recipe import (
 )
 from .sample import Nesting, Sample
 from .setting import Setting, fold
-from .subject import Specimen
+from .specimen import Specimen
 from .traits import TRAITS
 
 SCHEMA = 1

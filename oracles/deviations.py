@@ -22,7 +22,7 @@ from .case import Case, read
 from .law import LAWS, Violation
 from .reference import Value, predict
 from .setting import Setting, Stack, fold
-from .subject import Specimen
+from .specimen import Specimen
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -213,6 +213,17 @@ def inference_mode_is_switched_off_while_grad_is_disabled(case: Case) -> bool:
 def a_block_is_checkpointed(specimen: Specimen, setting: Setting) -> bool:
     """Some block is called through torch.utils.checkpoint."""
     return any(node.checkpointed for node in specimen.recipe.walk())
+
+
+@of_modules
+def a_backward_hook_runs_with_grad_enabled_in_inference_mode(
+    specimen: Specimen, setting: Setting
+) -> bool:
+    """Grad mode was switched on again inside inference mode, around a layer with such a hook."""
+    state = fold(setting.grad)
+    nodes = list(specimen.recipe.walk())
+    enabled = state.grad or any(node.within == "enable_grad" for node in nodes)
+    return state.inference and enabled and any(n.hooked == "full_backward" for n in nodes)
 
 
 @of_modules

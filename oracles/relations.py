@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from .law import RAISED, NotApplicable, Refused, Term, Violation
+from .run import Seen
 from .setting import Setting
-from .subject import BACKWARD, Plan, Seen, Subject, ulps_between
+from .specimen import BACKWARD, Plan
+from .subject import Subject
 
 
 class _Ledger:
@@ -218,3 +220,26 @@ def refuses(action: Callable[[], object], error: type[Exception], *words: str) -
         found = f"{type(raised).__name__}: {text.partition(chr(10))[0]}"
         _violate(Term("what was raised", found), Term("what is to be raised", wanted))
     _violate(Term("what was raised", "nothing"), Term("what is to be raised", wanted))
+
+
+def ulps_between(observed: Tensor, expected: Tensor) -> float | None:
+    """The largest difference, in units in the last place of the largest value, or of 1.
+
+    None where they differ in more than rounding: in kind, shape or what is not finite.
+    """
+    if not expected.dtype.is_floating_point and not expected.dtype.is_complex:
+        return None
+    if observed.shape != expected.shape or observed.dtype != expected.dtype:
+        return None
+    if "meta" in (observed.device.type, expected.device.type):
+        return None
+    a, b = observed.detach().cpu(), expected.detach().cpu()
+    wide = torch.complex128 if b.dtype.is_complex else torch.float64
+    a, b = a.to(wide), b.to(wide)
+    finite = a.isfinite() & b.isfinite()
+    if not ((a == b) | (a.isnan() & b.isnan()) | finite).all():
+        return None
+    a, b = a[finite], b[finite]
+    difference = (a - b).abs().max().item() if a.numel() else 0.0
+    largest = b.abs().max().item() if b.numel() else 0.0
+    return difference / (torch.finfo(expected.dtype).eps * max(largest, 1.0))

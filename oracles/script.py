@@ -18,7 +18,7 @@ from .case import Case
 from .law import LAWS, RAISED, Law, Script, Term, Violation
 from .recipe import render
 from .sample import Nesting, Sample
-from .subject import DIFFERENTIATE
+from .specimen import DIFFERENTIATE
 
 _STANDARD: Final = ("asyncio", "contextlib", "copy", "io", "pickle", "threading", "warnings")
 
@@ -56,11 +56,13 @@ def script(case: Case, violation: Violation) -> str:
     return f'"""{lines}\n"""\n\n{body}'
 
 
-def reproduces(path: Path) -> bool:
-    """Whether the script, run in a fresh process, ends in its failing assert."""
+def reproduces(path: Path, through: tuple[str, ...] = ()) -> bool:
+    """Whether the script, run in a fresh process, ends in its failing assert.
+
+    through names the module that runs it, as arguments of Python; none for Python itself.
+    """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", path.name],
-        cwd=path.parent,
+        [sys.executable, "-W", "ignore", *through, str(path)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -19,7 +19,8 @@ from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
 from .relations import comparisons
 from .sample import Nesting, Sample
 from .setting import Setting
-from .subject import Subject, lacking, lattice
+from .specimen import lattice
+from .subject import Subject, lacking
 
 
 @dataclass

@@ -15,7 +15,7 @@ from hypothesis.strategies import DrawFn
 
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting
-from oracles.subject import Specimen
+from oracles.specimen import Specimen
 from oracles.traits import MODE_DEPENDENT, TRAITS, Returns
 
 from .layers import KINDS, Kind, Shape
@@ -48,8 +48,10 @@ _EXTRAS: Final = ("",) * 12 + (
     "weight_norm",
     "spectral_norm",
 )
-#: Kinds that tell the modes apart, or move state: half of the nodes are taken from these.
-_TELLING: Final = frozenset((*MODE_DEPENDENT, "Embedding", "EmbeddingBag", "FractionalMaxPool2d"))
+#: Kinds that tell the modes apart, or move or write: half of the nodes are taken from these.
+_TELLING: Final = frozenset(
+    (*MODE_DEPENDENT, "Embedding", "EmbeddingBag", "FractionalMaxPool2d", "mul_", "add_")
+)
 #: For layers with a weight, a parametrization more often.
 _WEIGHTED_EXTRAS: Final = (*_EXTRAS[:10], *_EXTRAS[12:], "weight_norm", "spectral_norm")
 _WEIGHTED: Final = ("Linear", "Conv1d", "Conv2d")
@@ -179,9 +181,10 @@ def _block(
     """A submodule, called as it is or through a checkpoint. Says how many nodes it took."""
     shape = draft.shapes[source]
     inner = _Draft(draft.dtype, (shape,), without=draft.without)
-    spent = _fill(draw, inner, budget)
+    spent = _fill(draw, inner, budget - 1)
     if shape.high == 0 and all(made.high for made in inner.shapes[1:]):
         inner.add(Node("square", (0,)), (shape,))
+        spent += 1
     floating = [i for i, made in enumerate(inner.shapes) if i > 0 and made.high == 0]
     if not floating:
         return 0
@@ -245,16 +248,16 @@ def _fill(draw: DrawFn, draft: _Draft, budget: int) -> int:
 def _steps(draw: DrawFn, filling: _Filling) -> bool:
     """Add a node, a block or a sequence, or end. Says whether to go on."""
     draft, left = filling.draft, filling.budget - filling.spent
-    if filling.spent and not draw(upto(7)):
+    if filling.spent and not draw(upto(4)):
         return False
     source = _source(draw, draft)
-    form = draw(upto(11))
+    form = draw(upto(12))
     spent = 0
-    if form == 11 and left > 1:
-        spent = _block(draw, draft, source, min(left, 3))
-    elif form == 10 and left > 1:
+    if form == 12 and left > 1:
+        spent = _block(draw, draft, source, min(left, 4))
+    elif form == 11 and left > 1:
         spent = _sequential(draw, draft, source, left)
-    elif form == 9:
+    elif form in (9, 10):
         spent = _again(draw, draft, source)
     if not spent:
         spent = 1
@@ -270,11 +273,11 @@ def _input(draw: DrawFn, rank: int, integer: bool) -> Shape:
     return Shape(sizes, high=3 + draw(upto(2)) if integer else 0)
 
 
-def _inputs(draw: DrawFn, dtype: str, wanted: Kind | None, floating: bool) -> tuple[Shape, ...]:
+def _inputs(draw: DrawFn, dtype: str, wanted: Kind | None, integers: bool) -> tuple[Shape, ...]:
     if wanted is not None:
         return (_input(draw, pick(draw, wanted.ranks), wanted.integer),)
     rank = pick(draw, (2, 3, 4))
-    integer = not floating and dtype in WIDE and rank == 2 and draw(upto(5)) == 5
+    integer = integers and dtype in WIDE and rank == 2 and draw(upto(5)) == 5
     first = _input(draw, rank, integer)
     if draw(upto(4)) < 4:
         return (first,)
@@ -296,7 +299,8 @@ def recipes(
     forced = having == (CHECKPOINT,)
     extras = FEATURES.get(having[0], ()) if having else ()
     wanted = KINDS[pick(draw, _allowed(having, dtype))] if having and not forced else None
-    shapes = _inputs(draw, dtype, wanted, forced)
+    integers = not forced and any(k.integer and k.op not in without for k in KINDS.values())
+    shapes = _inputs(draw, dtype, wanted, integers)
     if wanted is not None and not wanted.fits(shapes[0]):
         shapes = (_enlarged(shapes[0]),)
     transposed = [not s.high and maybe(draw) for s in shapes]
@@ -306,7 +310,7 @@ def recipes(
         if maybe(draw):
             _fill(draw, draft, budget - 1)
     else:
-        spent = _block(draw, draft, 0, 3, checkpointed=True) if forced else 0
+        spent = _block(draw, draft, 0, 4, checkpointed=True) if forced else 0
         if not spent or maybe(draw):
             _fill(draw, draft, budget - spent)
     inputs = tuple(Input(s.sizes, s.high, t) for s, t in zip(shapes, transposed, strict=True))

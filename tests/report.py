@@ -115,15 +115,7 @@ class Reporter:
             kept = log_folder(self.config).parent / f"{name}@{device}.crashed.json"
             shutil.copy(case, kept)
             reason += f"; the case that was running: {kept} (python -m oracles replay {kept})"
-        return LawResult(
-            law.name,
-            law.theory,
-            law.sentence,
-            law.norms,
-            device,
-            Status.CRASHED.value,
-            reason=reason,
-        )
+        return _unjudged(law, device, Status.CRASHED, reason)
 
     def pytest_sessionfinish(self) -> None:
         """Write what was measured, also of a run that was interrupted."""
@@ -138,7 +130,15 @@ class Reporter:
         """The results of all workers, in the order of the laws."""
         names = self.config.getoption("--device") or ["cpu"]
         order = {law.name: i for i, law in enumerate(chosen_laws(self.config))}
-        laws = sorted(self.results.values(), key=lambda r: (r.device, order.get(r.name, 0)))
+        done = {(r.name, r.device) for r in self.results.values()}
+        missing = [
+            _not_run(law, device)
+            for device in dict.fromkeys(names)
+            for law in chosen_laws(self.config)
+            if (law.name, device) not in done
+        ]
+        found = [*self.results.values(), *missing]
+        laws = sorted(found, key=lambda r: (r.device, order.get(r.name, 0)))
         return Results(
             schema=SCHEMA,
             suite=VERSION,
@@ -161,15 +161,29 @@ class Reporter:
             return
         terminalreporter.section("laws")
         terminalreporter.write_line(table(self.joined().laws))
-        others = [r for r in self.joined().laws if r.status not in ("HOLDS", "DEVIATES")]
+        quiet = ("HOLDS", "DEVIATES", "NOT_RUN")
+        others = [r for r in self.joined().laws if r.status not in quiet]
         for result in others:
             why = result.reason or (result.violation or {}).get("message", "").strip()
             script = (result.violation or {}).get("script", "")
             line = f"{result.status} {result.name} on {result.device}"
             terminalreporter.write_line(f"{line}: {script or why.splitlines()[0] if why else ''}")
+        left = sum(r.status == "NOT_RUN" for r in self.joined().laws)
+        if left:
+            terminalreporter.write_line(f"NOT_RUN: {left} laws were picked and not tried")
         path = self.config.getoption("--results")
         if path:
             terminalreporter.write_line(f"results: {path}")
+
+
+def _unjudged(law: Law, device: str, status: Status, reason: str) -> LawResult:
+    told = (law.name, law.theory, law.sentence, law.norms, device)
+    return LawResult(*told, status.value, reason=reason)
+
+
+def _not_run(law: Law, device: str) -> LawResult:
+    """What is said of a law that was picked and not tried: the run was stopped before."""
+    return _unjudged(law, device, Status.NOT_RUN, "the run ended before it was tried")
 
 
 def seed(config: pytest.Config) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ..law import NotApplicable, OutOfScope, law
 from ..reference import predict
 from ..relations import agree, agree_closely
+from ..run import Run
 from ..setting import Setting
-from ..subject import Run, Subject
+from ..subject import Subject
 from ..traits import Certainty
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Final
 
 import torch
 
@@ -10,7 +11,8 @@ from ..law import law
 from ..relations import absent, agree, agree_with, equal, every, holds, refuses
 from ..sample import Sample
 from ..setting import Setting, all_of, grad_enabled, partly_frozen, plain_grad
-from ..subject import BACKWARD, DEFAULT_MODE, Subject
+from ..specimen import BACKWARD, DEFAULT_MODE
+from ..subject import Subject
 
 
 @law(source="Tensor.grad: 'None by default'", norms=("A19",))
@@ -40,10 +42,12 @@ def autograd_grad_touches_no_grad_field(subject: Subject, setting: Setting) -> N
     call += "roots = [o for o in out if o.grad_fn is not None or any(o is t for t in x)]\n"
     call += "roots = [o for o in roots if o.requires_grad]\n"
     call += "if roots and leaves:\n    found = torch.autograd.grad(roots, leaves, "
-    call += "[weights(o) for o in roots], allow_unused=True)"
-    absent(subject.backward(setting, call).gradients)
-    put = "\nfor leaf, gradient in zip(leaves, found): leaf.grad = gradient"
-    agree(subject.backward(setting, call + put).gradients, subject.backward(setting).gradients)
+    call += "[weights(o) for o in roots], allow_unused=True)\n"
+    call += "untouched = all(leaf.grad is None for leaf in leaves)"
+    put = "for leaf, gradient in zip(leaves, found): leaf.grad = gradient"
+    run = subject.backward(setting, call, after=put)
+    every(run.evaluate("untouched"), True)
+    agree(run.gradients, subject.backward(setting).gradients)
 
 
 @law(
@@ -100,6 +104,53 @@ def backward_changes_no_flag(subject: Subject, setting: Setting) -> None:
     agree(backward.flags, forward.flags)
     agree(backward.requires_grad, forward.requires_grad)
     agree_with(backward.mode, DEFAULT_MODE)
+
+
+#: What keeps a gradient from being the slope.
+_CUT: Final = ("detach", "no_grad")
+_SLOPES: Final = """\
+drawn, leaves = torch.get_rng_state(), [t for t in [*model.parameters(), *x] if t.requires_grad]
+moved = {b: b.clone() for b in model.buffers()}
+def loss():
+    torch.set_rng_state(drawn)
+    with torch.no_grad():
+        for b, value in moved.items(): b.copy_(value)
+    out = model(*x)
+    out = out if isinstance(out, tuple) else (out,)
+    return sum((o * weights(o)).sum() for o in out if o.is_floating_point())
+def beside(step):
+    with torch.no_grad():
+        for t, d in zip(leaves, directions): t.add_(d, alpha=step)
+    value = loss().item()
+    with torch.no_grad():
+        for t, d in zip(leaves, directions): t.sub_(d, alpha=step)
+    return value
+directions = [torch.cos(torch.arange(t.numel(), dtype=t.dtype) + 2).reshape(t.shape) for t in leaves]
+found = torch.autograd.grad(loss(), leaves, allow_unused=True)
+slope = sum((g * d).sum().item() for g, d in zip(found, directions) if g is not None)
+steps = (1e-5, 1e-6, 1e-7)
+differences = [(beside(h) - beside(-h)) / (2 * h) for h in steps]
+"""
+
+
+@law(
+    source="notes/autograd, Gradients for non-differentiable functions: 'if the function is differentiable'",
+    when=plain_grad,
+    without=(*_CUT, "spectral_norm", "Embedding", "EmbeddingBag"),
+)
+def gradients_are_slopes(subject: Subject, setting: Setting) -> None:
+    """Gradients are the slope of the loss, as central differences in float64 measure it.
+
+    An absolute check: a fault of every gradient alike is seen here. One of three steps has to
+    agree, since a kink may lie within the others. Out of scope are modules that cut the graph
+    (their gradient is not a slope by design), the power iteration of spectral_norm, which
+    counts as constant, and embeddings, which may scale gradients or leave rows out.
+    """
+    wide = subject.in_float64()
+    if any(wide.run(setting).recording.only(lambda e, _: e.endswith("requires_grad")).values()):
+        run = wide.run(setting, after=_SLOPES)
+        near = "any(abs(slope - d) <= 1e-3 * (1 + abs(slope)) for d in differences)"
+        every(run.evaluate(near), True)
 
 
 @law(source="Module.register_forward_hook", norms=("K13",), when=plain_grad)

@@ -11,7 +11,8 @@ from ..law import law
 from ..reference import predict
 from ..relations import agree, agree_with, runs
 from ..setting import ENABLED, Setting, grad_enabled
-from ..subject import DEFAULT_MODE, Subject
+from ..specimen import DEFAULT_MODE
+from ..subject import Subject
 
 
 def grad_free(setting: Setting) -> Setting:

@@ -8,7 +8,8 @@ from ..law import law
 from ..relations import agree, holds, refuses, unrecorded
 from ..sample import Sample
 from ..setting import Setting, all_of, grad_disabled, grad_enabled, plain_grad, training, unfrozen
-from ..subject import BACKWARD, Subject
+from ..specimen import BACKWARD
+from ..subject import Subject
 
 
 @law(

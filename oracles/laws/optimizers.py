@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..law import law
 from ..relations import absent, agree, agree_with, every
 from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
-from ..subject import DEFAULT_MODE, Subject
+from ..specimen import DEFAULT_MODE
+from ..subject import Subject
 
 _PARAMETERS = ("Linear", "Conv1d", "PReLU", "scale")
 _SGD = "optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)\n"

@@ -928,6 +928,22 @@ def zero_grad_unfreezes() -> Undo:
     return put(nn.Module, "zero_grad", zero_grad)
 
 
+@fault("gradients_are_slopes")
+def gradients_are_doubled() -> Undo:
+    """Every gradient is twice what it is."""
+    kept, backward = torch.autograd.grad, torch.autograd.backward
+
+    def grad(*args: Any, **options: Any) -> Any:
+        found = kept(*args, **options)
+        return tuple(None if g is None else g * 2 for g in found)
+
+    def doubled(tensors: Any, grad_tensors: Any = None, *args: Any, **options: Any) -> None:
+        weights = [None if w is None else w * 2 for w in grad_tensors or [None]]
+        backward(tensors, weights if grad_tensors else None, *args, **options)
+
+    return together(put(torch.autograd, "grad", grad), put(torch.autograd, "backward", doubled))
+
+
 @fault("optimizers_refuse_tensors_that_are_no_leaves")
 def optimizers_accept_anything() -> Undo:
     """An optimizer does not refuse tensors that are no leaves."""

@@ -77,7 +77,12 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
         _draw(trial, config)
     except Violation:
         assert trial.violation is not None
-        return _violated(*trial.violation, Path(config.getoption("--violations")))
+        # Where a fault is planted, its script shows it with the fault alone.
+        planted = config.pluginmanager.has_plugin("tests.faults.plant")
+        through = ("-m", "tests.faults.plant") if planted else ()
+        return _violated(*trial.violation, Path(config.getoption("--violations")), through)
+    except TimedOut as reason:
+        return {"status": Status.TIMED_OUT.value, "reason": str(reason)}
     except Exception:
         return {"status": Status.CRASHED.value, "reason": traceback.format_exc(limit=-8)}
     mended = _mended(trial)
@@ -89,7 +94,8 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
 def _draw(trial: Trial, config: pytest.Config) -> None:
     log = report.running_case(config, trial.law.name, trial.device)
     log.parent.mkdir(parents=True, exist_ok=True)
-    shrinking = Shrinking()
+    shrinking, allowed = Shrinking(), float(config.getoption("--law-timeout"))
+    start = time.perf_counter()
 
     @seeded(f"{report.seed(config)} {trial.law.name} {trial.device}")
     @given(drawn_for(trial.law))
@@ -98,6 +104,8 @@ def _draw(trial: Trial, config: pytest.Config) -> None:
         text = to_json(case)
         if shrinking.is_over(text):
             return
+        if not shrinking.known and time.perf_counter() - start > allowed:
+            raise TimedOut(f"not done in {allowed:g} s (--law-timeout): {_so_far(trial)}")
         # Written down before it runs: if the process dies, this is what killed it.
         log.write_text(text, encoding="utf-8")
         before = trial.tally.subjects
@@ -112,6 +120,14 @@ def _draw(trial: Trial, config: pytest.Config) -> None:
         assume(trial.tally.subjects > before or trial.tally.not_applicable)
 
     judge()
+
+
+class TimedOut(Exception):
+    """A law took longer than it may: what it judged until then is kept."""
+
+
+def _so_far(trial: Trial) -> str:
+    return f"{trial.tally.subjects} subjects judged, all as the law says"
 
 
 class Shrinking:
@@ -149,12 +165,14 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in plain_version(version).split(".")[:2])
 
 
-def _violated(case: Case, violation: Violation, folder: Path) -> dict[str, Any]:
+def _violated(
+    case: Case, violation: Violation, folder: Path, through: tuple[str, ...]
+) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / f"{case.law}@{case.device}.py").resolve()
     path.write_text(script(case, violation), encoding="utf-8")
     path.with_suffix(".json").write_text(to_json(case), encoding="utf-8")
-    shown = reproduces(path)
+    shown = reproduces(path, through)
     verdict = (
         ""
         if shown

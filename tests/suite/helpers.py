@@ -17,7 +17,8 @@ from hypothesis.strategies import SearchStrategy
 from oracles.law import Unsupported
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting, fold
-from oracles.subject import Specimen, Subject, lattice
+from oracles.specimen import Specimen, lattice
+from oracles.subject import Subject
 from strategies import specimens
 
 T = TypeVar("T")

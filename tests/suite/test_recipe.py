@@ -19,7 +19,8 @@ from oracles.reference import buffers
 from oracles.relations import same
 from oracles.sample import Nesting
 from oracles.setting import Setting
-from oracles.subject import BACKWARD, Plan, Specimen, Subject, lattice, source_of, statements
+from oracles.specimen import BACKWARD, Plan, Specimen, lattice, source_of, statements
+from oracles.subject import Subject
 from strategies import nestings, samples
 
 from .helpers import RICH, drawn, drawn_specimens, outline, python, runnable, running_specimens

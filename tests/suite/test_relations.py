@@ -28,10 +28,13 @@ from oracles.relations import (
     refuses,
     runs,
     same,
+    ulps_between,
     unrecorded,
 )
+from oracles.run import Seen
 from oracles.setting import ENABLED, Setting
-from oracles.subject import Seen, Specimen, Subject, ulps_between
+from oracles.specimen import Specimen
+from oracles.subject import Subject
 
 NAN = math.nan
 

@@ -158,3 +158,22 @@ def test_what_replay_says_script_shows(tmp_path: Path) -> None:
         [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120
     )
     assert "AssertionError: expected True, observed False" in done.stderr
+
+
+def test_a_law_that_takes_too_long_is_timed_out(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    options = ("--law", "freezing_changes_no_value", "--law-timeout", "0.2")
+    done = run(*options, "--results", str(path), "--hypothesis-profile", "nightly", folder=tmp_path)
+    assert done.returncode == 1
+    (law,) = results(path)["laws"]
+    assert law["status"] == "TIMED_OUT"
+    assert 0 < law["subjects"] < 2000
+    assert f"{law['subjects']} subjects judged" in law["reason"]
+
+
+def test_a_law_that_was_not_tried_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    run(*PICKED, "--results", str(path), "-k", "freezing", folder=tmp_path)
+    status = {law["name"]: law["status"] for law in results(path)["laws"]}
+    assert status["a_thread_has_a_mode_of_its_own"] == "NOT_RUN"
+    assert status["freezing_changes_no_value"] in ("HOLDS", "DEVIATES")

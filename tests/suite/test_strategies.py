@@ -18,7 +18,8 @@ from oracles.recipe import BLOCKS, CONTAINERS, DTYPES, HOOKS, PARAMETRIZATIONS, 
 from oracles.reference import predict
 from oracles.sample import Nesting
 from oracles.setting import CONTEXTS, fold
-from oracles.subject import Specimen, Subject, lattice
+from oracles.specimen import Specimen, lattice
+from oracles.subject import Subject
 from oracles.traits import DROPOUTS, MODE_DEPENDENT, TRAITS
 from strategies import drawn_for, nestings, recipes, samples, specimens
 from strategies.layers import KINDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -24,22 +25,14 @@ from oracles.law import (
     Violation,
     law,
 )
+from oracles.pristine import Pristine
 from oracles.recipe import Input, Node, Recipe
 from oracles.relations import agree, every, holds, same
+from oracles.run import Run, Seen
 from oracles.sample import Sample
 from oracles.setting import CONTEXTS, ENABLED, INFERENCE, NO_GRAD, Setting
-from oracles.subject import (
-    BACKWARD,
-    Plan,
-    Run,
-    Seen,
-    Specimen,
-    Subject,
-    enter,
-    lacking,
-    lattice,
-    source_of,
-)
+from oracles.specimen import BACKWARD, Plan, Specimen, lattice, source_of
+from oracles.subject import Subject, enter, lacking
 from oracles.trial import Leak, Trial, cells, replay
 
 from .helpers import RICH, outline, runnable, running_specimens
@@ -80,20 +73,28 @@ def specimens() -> list[Specimen]:
     return [RICH, LIVELY, *running_specimens(60)]
 
 
-def agreeing(left: Run, right: Run) -> None:
+def agreeing(left: Run | Exception, right: Run) -> None:
     """Every facet of two runs is the same."""
+    assert isinstance(left, Run), left
     for facet in FACETS:
         agree(getattr(left, facet), getattr(right, facet))
 
 
-def test_both_ways_to_run_show_the_same(specimens: list[Specimen]) -> None:
+def as_a_script(subject: Subject, plan: Plan) -> Run:
+    """The run that the statements of plain torch make."""
+    scope = subject.namespace | {}
+    exec("\n".join(subject.script(plan).statements), scope)
+    return Run(plan, subject, scope)
+
+
+def test_a_run_shows_what_its_statements_show(specimens: list[Specimen]) -> None:
     for specimen in specimens:
         subject = Subject(specimen)
         for setting in runnable(specimen):
             for backward in ("", BACKWARD):
                 plan = Plan(setting, backward)
                 try:
-                    agreeing(subject._directly(plan), subject._by_steps(plan))
+                    agreeing(subject.follow(plan), as_a_script(subject, plan))
                 except Violation as violation:
                     shown = f"{outline(specimen.recipe)} in {setting}: {violation}"
                     raise AssertionError(shown) from violation
@@ -221,6 +222,7 @@ def test_flags_are_told_again_after_a_run_that_raised() -> None:
             raise RuntimeError("once")
 
     subject.model.register_forward_pre_hook(failing)
+    subject._idle = [Pristine(subject.model, subject.inputs)]  # as if it were built with the hook
     with pytest.raises(Refused, match="once"):
         subject.run(Setting())
     subject.run(Setting(grad=NO_GRAD))
@@ -237,11 +239,55 @@ def test_what_a_failed_run_moved_is_put_back() -> None:
     with pytest.raises(Refused):
         subject.backward(Setting())
     handle.remove()
+    subject.run(Setting(False))
     assert all(same(subject.model.state_dict()[n], t) for n, t in subject.saved.items())
     assert "calls" not in vars(subject.model.get_submodule("n0"))
     agreeing(
         subject.backward(Setting(grad=NO_GRAD)), Subject(LIVELY).backward(Setting(grad=NO_GRAD))
     )
+
+
+ALTERING = {
+    "flags": "model.eval(); model.requires_grad_(False)",
+    "hooks": "model.register_forward_hook(lambda *_: 1 / 0)",
+    "a submodule": "model.n1 = nn.Identity(); model.more = nn.Linear(1, 1)",
+    "a parameter": "model.n0.weight = nn.Parameter(torch.zeros(2, 2))",
+    "values": "nn.init.zeros_(model.n0.weight); model.n1.running_mean.add_(1)",
+    "a dtype": "model.double(); x[:] = [t.double() for t in x]",
+    "storage": "model.n0.weight.data = torch.zeros(2, 2)",
+    "a hook of a parameter": "model.n0.weight.register_hook(lambda gradient: gradient * 0)",
+    "a gradient": "model.n0.weight.grad = torch.ones(2, 2)",
+    "a parametrization": "nn.utils.parametrizations.weight_norm(model.n0)",
+    "a class": "model.__class__ = type('Other', (type(model),), {'forward': lambda *_: 1 / 0})",
+    "an attribute": "model.n1.momentum = 1.0; model.n2.p = 0.9",
+    "an input": "x[0].add_(1)",
+    "a method": "model.forward = lambda x: x * 0",
+    "a gradient of a buffer": "model.n1.running_mean.requires_grad_()",
+}
+
+
+@pytest.mark.parametrize("step", ALTERING.values(), ids=ALTERING)
+def test_what_steps_alter_is_put_back(step: str) -> None:
+    """Before forward or after it, the next run sees nothing of it."""
+    subject = Subject(LIVELY)
+    plain = Subject(LIVELY).backward(Setting(inputs=(0,)))
+    for steps in ({"prepare": step}, {"after": step}):
+        with suppress(Refused, Violation):
+            subject.backward(Setting(), **steps)
+        agreeing(subject._execute(plain.plan), plain)
+
+
+def test_a_module_is_used_again_when_its_run_is_gone() -> None:
+    subject = Subject(LIVELY)
+    used = []
+    for _ in range(3):
+        run = subject.run(Setting(), after="model.eval()")
+        every(run.flags, False)
+        used.append(id(run.model))
+        del run
+    assert len(set(used)) == 1
+    held = [subject.run(Setting(), after="model.eval()") for _ in range(3)]
+    assert len({id(run.model) for run in held}) == 3
 
 
 # --- runs are remembered -------------------------------------------------------------------
@@ -299,7 +345,6 @@ def test_steps_are_followed_in_their_order() -> None:
         after="log.append(model.n0.weight.grad is not None)",
     )
     holds(run.evaluate("log")["log"], "log", ["prepared", True, True])
-    assert run.model is not subject.model
 
 
 def test_a_step_that_raises_is_a_violation() -> None:

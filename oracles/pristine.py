@@ -1,0 +1,176 @@
+"""A built module that is put back: building one anew for each run would cost more than the run.
+
+What a forward moves is put back by value. What the steps of a plan may do besides (flags,
+hooks, submodules, parametrizations, attributes) is put back from a copy of every module's
+attributes; a module that cannot be put back is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .setting import Setting
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a module shows at one moment, by name: the next run changes it.
+
+    gradients      .grad of each parameter
+    requires_grad  the flag of each parameter
+    training       the flag of each submodule
+    calls          how often the counting hook of a submodule fired, where it did
+    state          its state_dict, copied
+    """
+
+    gradients: dict[str, Tensor | None]
+    requires_grad: dict[str, bool]
+    training: dict[str, bool]
+    calls: dict[str, int]
+    state: dict[str, Tensor]
+
+
+def look(model: nn.Module) -> Look:
+    """What any module shows now."""
+    parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
+    return _look(parameters, modules, {n: t.clone() for n, t in model.state_dict().items()})
+
+
+def _look(
+    parameters: dict[str, nn.Parameter], modules: dict[str, nn.Module], state: dict[str, Tensor]
+) -> Look:
+    return Look(
+        {n: p.grad for n, p in parameters.items()},
+        {n: p.requires_grad for n, p in parameters.items()},
+        {n: m.training for n, m in modules.items()},
+        {n: vars(m)["calls"] for n, m in modules.items() if "calls" in vars(m)},
+        state,
+    )
+
+
+class Pristine:
+    """A module as it was built, with its inputs.
+
+    Changes that it does not notice, and so does not put back: hooks on gradient
+    accumulators, and what is written into attributes of a module other than tensors,
+    dictionaries, lists and sets.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
+        self.model = model
+        self.inputs = inputs
+        self.is_put_back = True
+        self._parameters = dict(model.named_parameters())
+        self._modules = dict(model.named_modules())
+        self._state = {n: t.detach() for n, t in model.state_dict(keep_vars=True).items()}
+        self.saved = {n: t.clone() for n, t in self._state.items()}
+        self._has_values = all(t.device.type != "meta" for t in [*self._state.values(), *inputs])
+        self._moved: dict[str, Tensor] | None = None
+        self._modes: tuple[bool, tuple[str, ...]] | None = None
+        self._frozen: tuple[str, ...] | None = None
+        self._training: dict[str, bool] = {}
+        self._requires_grad: dict[str, bool] = {}
+        self._made = [(m, type(m), dict(vars(m)), _contents(m)) for m in self._modules.values()]
+        self._tensors = [(t, _identity(t)) for t in [*model.parameters(), *model.buffers()]]
+
+    def tell(self, setting: Setting) -> None:
+        """Set the modes and the flags of the parameters, for a run."""
+        self.is_put_back = False
+        modes = (setting.training, setting.switched)
+        if self._modes != modes:
+            self.model.train(setting.training)
+            for path in setting.switched:
+                self.model.get_submodule(path).train(not setting.training)
+            self._modes = modes
+            self._training = {n: m.training for n, m in self._modules.items()}
+        if self._frozen != setting.frozen:
+            for name, parameter in self._parameters.items():
+                parameter.requires_grad_(name not in setting.frozen)
+            self._frozen = setting.frozen
+            self._requires_grad = {n: p.requires_grad for n, p in self._parameters.items()}
+
+    def fresh_inputs(self, requiring: Sequence[int]) -> list[Tensor]:
+        """Copies of its inputs, those at the given positions requiring grad."""
+        copies = [t.clone() for t in self.inputs]
+        for i in requiring:
+            copies[i].requires_grad_()
+        return copies
+
+    def look(self) -> Look:
+        """What it shows now: a copy of what moved, and what was saved of the rest."""
+        return _look(self._parameters, self._modules, self.saved | self._moves())
+
+    def _moves(self) -> dict[str, Tensor]:
+        """Copies of the parameters and buffers that moved."""
+        if self._moved is None:
+            # By value: batch norm writes its statistics without counting a version.
+            self._moved = {
+                n: t.clone()
+                for n, t in self._state.items()
+                if self._has_values and not torch.equal(t, self.saved[n])
+            }
+        return self._moved
+
+    def put_back(self, seen: Look | None = None) -> bool:
+        """Put it back, and say whether that could be done.
+
+        seen is what the last run showed, if it did no more than forward and backward.
+        """
+        if seen is None and not self._put_back_attributes():
+            return False
+        moved = self._moves()
+        if moved:
+            with torch.no_grad():
+                for name in moved:
+                    self._state[name].copy_(self.saved[name])
+        self._moved = None
+        for parameter in self._parameters.values():
+            parameter.grad = None
+        for module in self._modules.values():
+            module.__dict__.pop("calls", None)
+        if seen is None or not self._is_told(seen):
+            self._modes = self._frozen = None
+        self.is_put_back = True
+        return True
+
+    def _is_told(self, seen: Look) -> bool:
+        return (seen.training, seen.requires_grad) == (self._training, self._requires_grad)
+
+    def _put_back_attributes(self) -> bool:
+        for module, kind, attributes, contents in self._made:
+            if type(module) is not kind:
+                module.__class__ = kind
+            own = module.__dict__
+            own.clear()
+            own.update(attributes)
+            for name, content in contents:
+                _refill(attributes[name], content)
+        return all(_identity(t) == identity for t, identity in self._tensors)
+
+
+def _contents(module: nn.Module) -> list[tuple[str, Any]]:
+    """Copies of the containers among its attributes: parameters, hooks, submodules and so on."""
+    kinds = (dict, list, set)
+    return [(n, value.copy()) for n, value in vars(module).items() if isinstance(value, kinds)]
+
+
+def _refill(container: Any, content: Any) -> None:
+    if not container and not content:
+        return
+    container.clear()
+    if isinstance(container, list):
+        container.extend(content)
+    else:
+        container.update(content)
+
+
+def _identity(t: Tensor) -> tuple[Any, ...]:
+    """What of a tensor a copy of values does not put back."""
+    hooks = bool(t._backward_hooks) or bool(getattr(t, "_post_accumulate_grad_hooks", None))
+    kept = hooks, t.requires_grad and not isinstance(t, nn.Parameter), len(vars(t))
+    return t.data_ptr(), t.dtype, t.shape, t.stride(), t.is_leaf, *kept
