@@ -99,7 +99,8 @@ class Subject:
         self.model, self.inputs, self.saved = first.model, first.inputs, first.saved
         # Backward hooks fire as the graph wants it: their calls are not compared.
         self.counting = [p for p, n in specimen.recipe.paths() if n.hooked.startswith("forward")]
-        self._idle = [first]
+        # Graphs of remembered runs hold the parameters, which steps may not bear: two stacks.
+        self._idle: dict[bool, list[Pristine]] = {False: [first], True: []}
         self._runs: dict[Plan, Run | Exception] = {}
         self._kin: dict[str, Subject] = {}
 
@@ -238,7 +239,8 @@ class Subject:
 
     def _execute(self, plan: Plan) -> Run | Exception:
         """What `statements` says, without building and compiling anew; or what it raised."""
-        lent = self._lend()
+        idle = self._idle[plan.has_steps]
+        lent = self._lend(idle)
         scope = self.namespace | {"model": lent.model, "x": lent.fresh_inputs(plan.setting.inputs)}
         try:
             lent.tell(plan.setting)
@@ -254,22 +256,22 @@ class Subject:
             for step in (plan.between, plan.backward, plan.after):
                 _follow(step, scope)
         except Exception as error:
-            self._idle.append(lent)
+            idle.append(lent)
             return error
         if plan.has_steps:
             run = Run(plan, self, scope)
             # Until then it may still be asked what its module shows.
-            finalize(run, self._idle.append, lent).atexit = False
+            finalize(run, idle.append, lent).atexit = False
             return run
         seen = lent.look()
         lent.put_back(seen)
-        self._idle.append(lent)
+        idle.append(lent)
         return Run(plan, self, scope, seen)
 
-    def _lend(self) -> Pristine:
+    def _lend(self, idle: list[Pristine]) -> Pristine:
         """A module as it was built: one that is idle, or else a new one."""
-        while self._idle:
-            lent = self._idle.pop()
+        while idle:
+            lent = idle.pop()
             if lent.is_put_back or lent.put_back():
                 return lent
         return Pristine(*self.build())

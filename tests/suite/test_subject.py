@@ -222,7 +222,8 @@ def test_flags_are_told_again_after_a_run_that_raised() -> None:
             raise RuntimeError("once")
 
     subject.model.register_forward_pre_hook(failing)
-    subject._idle = [Pristine(subject.model, subject.inputs)]  # as if it were built with the hook
+    # As if it were built with the hook.
+    subject._idle[False] = [Pristine(subject.model, subject.inputs)]
     with pytest.raises(Refused, match="once"):
         subject.run(Setting())
     subject.run(Setting(grad=NO_GRAD))
@@ -286,6 +287,11 @@ def test_a_module_is_used_again_when_its_run_is_gone() -> None:
         used.append(id(run.model))
         del run
     assert len(set(used)) == 1
+    subject.backward(Setting())  # remembered, and its graph with it
+    swap = "torch.__future__.set_swap_module_params_on_conversion(True)\nmodel.double()\n"
+    subject.run(
+        Setting(), prepare=swap + "x[0] = x[0].double()", after=swap.replace("True", "False")
+    )
     held = [subject.run(Setting(), after="model.eval()") for _ in range(3)]
     assert len({id(run.model) for run in held}) == 3
 
