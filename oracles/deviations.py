@@ -290,6 +290,17 @@ def an_rrelu_is_checkpointed(specimen: Specimen, setting: Setting) -> bool:
     return any(body is not None and "RReLU" in body.ops() for body in blocks)
 
 
+@of_modules
+def a_spectral_norm_is_checkpointed_in_training(specimen: Specimen, setting: Setting) -> bool:
+    """A layer with spectral_norm runs in training mode inside a checkpointed block."""
+    for path, node in specimen.recipe.paths():
+        if node.checkpointed and node.body is not None:
+            inner = [(f"{path}.{p}", n) for p, n in node.body.paths()]
+            if any(n.parametrized == "spectral_norm" and setting.trains(p) for p, n in inner):
+                return True
+    return False
+
+
 _OTHER_KERNELS: Final = {"RNN", "GRU", "LSTM", "MultiheadAttention", "TransformerEncoderLayer"}
 
 
