@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import ReferenceType
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,10 @@ class Pristine:
         self._frozen: tuple[str, ...] | None = None
         self._training: dict[str, bool] = {}
         self._requires_grad: dict[str, bool] = {}
-        self._made = [(m, type(m), dict(vars(m)), _contents(m)) for m in self._modules.values()]
+        modules = list(self._modules.values())
+        # A second list of weak references, as recurrent layers keep, would forbid swapping.
+        self._keeps = not any(_refers_weakly(m) for m in modules)
+        self._made = [(m, type(m), dict(vars(m)), _contents(m)) for m in modules if self._keeps]
         self._tensors = [(t, _identity(t)) for t in [*model.parameters(), *model.buffers()]]
 
     def tell(self, setting: Setting) -> None:
@@ -142,6 +146,8 @@ class Pristine:
         return (seen.training, seen.requires_grad) == (self._training, self._requires_grad)
 
     def _put_back_attributes(self) -> bool:
+        if not self._keeps:
+            return False
         for module, kind, attributes, contents in self._made:
             if type(module) is not kind:
                 module.__class__ = kind
@@ -151,6 +157,11 @@ class Pristine:
             for name, content in contents:
                 _refill(attributes[name], content)
         return all(_identity(t) == identity for t, identity in self._tensors)
+
+
+def _refers_weakly(module: nn.Module) -> bool:
+    lists = (value for value in vars(module).values() if isinstance(value, list))
+    return any(isinstance(item, ReferenceType) for found in lists for item in found)
 
 
 def _contents(module: nn.Module) -> list[tuple[str, Any]]:

@@ -63,6 +63,9 @@ class Traits:
     returns         how its first output comes about
     differentiable  for each output, whether gradients flow through it
     saves_output    whether backward needs the output (so that it must not be written to)
+    differs         whether train and eval give other values, with the same randomness
+    kernel          whether another kernel runs where nothing is recorded, so that rounding differs
+    batch           whether training refuses one value a channel or instance, and eval does not
     """
 
     call: str = "{self}({0})"
@@ -74,11 +77,14 @@ class Traits:
     returns: Callable[[Arguments, bool], Returns] = _fresh
     differentiable: tuple[bool, ...] = (True,)
     saves_output: bool = True
+    differs: Callable[[Arguments], Certainty] = lambda args: Certainty.NEVER
+    kernel: Callable[[Arguments], bool] = lambda args: False
+    batch: Callable[[Arguments], bool] = lambda args: False
 
     @property
     def is_layer(self) -> bool:
         """Whether the node is an ``nn.Module`` of its own."""
-        return self.makes.startswith("nn.") and "Parameter" not in self.makes
+        return "nn." in self.makes and not self.makes.startswith("nn.Parameter(")
 
     @property
     def has_state(self) -> bool:

@@ -278,6 +278,24 @@ def test_what_steps_alter_is_put_back(step: str) -> None:
         agreeing(subject._execute(plain.plan), plain)
 
 
+def test_recurrent_layers_are_swapped_as_if_nothing_else_knew_of_them() -> None:
+    """They keep weak references to their parameters, and swapping refuses any other."""
+    recipe = Recipe((Input((2, 2, 3)),), (Node("GRU", (0,), GRU),), (1,))
+    subject = Subject(Specimen(recipe))
+    subject.backward(Setting())  # remembered, and its graph with it
+    for _ in range(2):
+        run = subject.run(Setting(), prepare="x[0] = x[0].double()\n" + SWAP)
+        every(run.evaluate("model.n0.weight_ih_l0.dtype"), torch.float64)
+
+
+GRU = {"input_size": 3, "hidden_size": 2, "num_layers": 1, "batch_first": True}
+SWAP = """\
+torch.__future__.set_swap_module_params_on_conversion(True)
+model.double()
+torch.__future__.set_swap_module_params_on_conversion(False)
+"""
+
+
 def test_a_module_is_used_again_when_its_run_is_gone() -> None:
     subject = Subject(LIVELY)
     used = []
@@ -288,10 +306,7 @@ def test_a_module_is_used_again_when_its_run_is_gone() -> None:
         del run
     assert len(set(used)) == 1
     subject.backward(Setting())  # remembered, and its graph with it
-    swap = "torch.__future__.set_swap_module_params_on_conversion(True)\nmodel.double()\n"
-    subject.run(
-        Setting(), prepare=swap + "x[0] = x[0].double()", after=swap.replace("True", "False")
-    )
+    subject.run(Setting(), prepare="x[0] = x[0].double()\n" + SWAP)
     held = [subject.run(Setting(), after="model.eval()") for _ in range(3)]
     assert len({id(run.model) for run in held}) == 3
 
