@@ -81,7 +81,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     found = differences(before, after)
     print(f"torch {before.torch} on {before.device} -> torch {after.torch} on {after.device}")
     for difference in found:
-        print(f"  {difference.law} on {difference.device}")
+        what = f"{difference.law} of {difference.layer}" if difference.layer else difference.law
+        print(f"  {what} on {difference.device}")
         print(f"      {difference.before}\n   -> {difference.after}")
     print(f"{len(found)} of {len(after.laws)} laws differ")
     return 0

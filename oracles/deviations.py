@@ -7,6 +7,7 @@ cases are judged and counted, and the witnesses of a deviation must still break 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from packaging.version import Version
 
 from .case import Case, read
 from .law import LAWS, Violation
+from .recipe import Node
 from .reference import Value, predict
 from .setting import Setting, Stack, fold
 from .specimen import Specimen
+from .traits import TRAITS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -70,6 +73,7 @@ class Deviation:
     basis      documented, bug, undocumented or rounding
     reason     why, in one sentence
     link       to PyTorch's documentation or issue; "" where none was found
+    seen       a regular expression for the one kind of fact that differs; "" for any
     ulps       for rounding, the largest difference it explains, in units in the last place;
                an integer or boolean output may differ as well, where rounding tips a comparison
 
@@ -85,6 +89,7 @@ class Deviation:
     basis: str
     reason: str
     link: str
+    seen: str
     ulps: float
 
     @cached_property
@@ -101,6 +106,8 @@ class Deviation:
     def explains(self, case: Case, violation: Violation) -> bool:
         """Whether this violation is one that it describes."""
         if case.law not in self.laws and "*" not in self.laws:
+            return False
+        if self.seen and not re.fullmatch(self.seen, violation.observed.expression):
             return False
         if self.ulps and not self._is_rounding(violation):
             return False
@@ -150,7 +157,7 @@ def load(path: Path = HERE / "deviations.toml", version: str = "") -> Register:
 
 def unchecked(data: dict[str, Any]) -> Deviation:
     """A deviation as its entry says, before its laws, condition and witnesses are looked at."""
-    given = {"devices": ["cpu", "cuda"], "torch": "", "link": "", "ulps": 0.0} | data
+    given = {"devices": ["cpu", "cuda"], "torch": "", "link": "", "seen": "", "ulps": 0.0} | data
     fields = set(Deviation.__dataclass_fields__)
     if set(given) != fields:
         wrong = ", ".join(sorted(set(given) ^ fields))
@@ -301,32 +308,36 @@ def a_spectral_norm_is_checkpointed_in_training(specimen: Specimen, setting: Set
     return False
 
 
-_OTHER_KERNELS: Final = {"RNN", "GRU", "LSTM", "MultiheadAttention", "TransformerEncoderLayer"}
-
-
 @of_modules
 def a_layer_has_other_kernels_for_gradients(specimen: Specimen, setting: Setting) -> bool:
-    """Recurrent, attention and some linear layers choose their kernel by what requires grad."""
-    through_matmul = any(
-        node.op == "Linear"
-        and (specimen.dtype == "complex64" or not node.arguments.get("bias", True))
-        for node in specimen.recipe.walk()
-    )
-    return through_matmul or not _OTHER_KERNELS.isdisjoint(specimen.recipe.ops())
+    """A layer whose traits say so, or a linear one, complex or without bias: it uses matmul."""
+
+    def chooses(node: Node) -> bool:
+        if node.op == "Linear":
+            return specimen.dtype == "complex64" or not node.arguments.get("bias", True)
+        return node.op in TRAITS and node.traits.kernel(node.arguments)
+
+    return any(chooses(node) for node in specimen.recipe.walk())
 
 
 @of_modules
 def a_normalisation_amplifies_the_rounding_of_another(specimen: Specimen, setting: Setting) -> bool:
     """Such a layer and a normalisation, which divides by as little as the root of its eps."""
-    norms = {op for op in specimen.recipe.ops() if "Norm" in op or op == "TransformerEncoderLayer"}
+    norms = {op for op in specimen.recipe.ops() if "Norm" in op or "Transformer" in op}
     kernels = CONDITIONS["a_layer_has_other_kernels_for_gradients"]
     return bool(norms) and kernels(Case("", specimen=specimen, setting=setting))
 
 
 @of_modules
+def a_padded_encoder_evaluates(specimen: Specimen, setting: Setting) -> bool:
+    """A TransformerEncoder is given a padding mask: in evaluation it may take the fast path."""
+    return "TransformerEncoder_padded" in specimen.recipe.ops()
+
+
+@of_modules
 def a_recurrent_layer_evaluates(specimen: Specimen, setting: Setting) -> bool:
     """Some recurrent layer is in evaluation mode."""
-    kinds = {"RNN", "GRU", "LSTM"}
+    kinds = {"RNN", "GRU", "LSTM", "GRU_packed"}
     return any(
         node.op in kinds and not setting.trains(path) for path, node in specimen.recipe.paths()
     )

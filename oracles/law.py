@@ -127,6 +127,11 @@ class Law:
         """Whether it is judged in every setting of the lattice that it speaks of."""
         return Setting in self.quantifiers.values()
 
+    @property
+    def over_layers(self) -> bool:
+        """Whether it is judged on each class of torch.nn by itself."""
+        return any(kind.__name__ == "Layer" for kind in self.quantifiers.values())
+
 
 LAWS: Final[dict[str, Law]] = {}
 

@@ -195,6 +195,14 @@ def count_calls(module, *_):
 """
 
 
+_INITIALISE: Final = """
+
+def initialised(lazy, shape):
+    lazy(torch.zeros(shape))
+    return lazy
+"""
+
+
 def render(recipe: Recipe, name: str = "Model") -> str:
     """The Python source of the module, with its imports: the same for the same recipe."""
     needs_checkpoint = any(n.checkpointed for n in recipe.walk())
@@ -204,6 +212,8 @@ def render(recipe: Recipe, name: str = "Model") -> str:
         preamble += "from torch.utils.checkpoint import checkpoint\n"
     if needs_hooks:
         preamble += _COUNT_CALLS
+    if any("first" in n.arguments for n in recipe.walk()):
+        preamble += _INITIALISE
     return preamble + "".join(f"\n\n{text}" for text in _classes(recipe, name))
 
 
@@ -261,8 +271,10 @@ def _maker(node: Node, block_name: str) -> str:
         return f"{block_name}()"
     if node.op == "Sequential" and node.body is not None:
         return f"nn.Sequential({', '.join(_maker(n, '') for n in node.body.nodes)})"
-    arguments = ", ".join(_argument(k, v) for k, v in node.arguments.items())
-    made = node.traits.makes.format(op=node.op, args=arguments)
+    first = node.arguments.get("first")  # of a lazy layer: the shape of what it sees first
+    given = {k: v for k, v in node.arguments.items() if k != "first"}
+    arguments = ", ".join(_argument(k, v) for k, v in given.items())
+    made = node.traits.makes.format(op=node.op, args=arguments, first=first and tuple(first))
     if node.parametrized:
         return f"nn.utils.parametrizations.{node.parametrized}({made})"
     return made

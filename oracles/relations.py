@@ -7,8 +7,10 @@ to show belongs in the register of deviations, with its measured size.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Final
 
 import torch
@@ -19,17 +21,39 @@ from .run import Seen
 from .setting import Setting
 from .specimen import BACKWARD, Plan
 from .subject import Subject
+from .traits import Certainty
 
 
 class _Ledger:
     """How many comparisons were made: a law that made none has judged nothing."""
 
     comparisons = 0
+    traits: Traits
+
+
+@dataclass
+class Traits:
+    """Which traits were claimed and which were shown, how often, and how far values were apart.
+
+    ulps  the largest difference of rounding, in units in the last place
+    """
+
+    claimed: Counter[str] = field(default_factory=Counter)
+    shown: Counter[str] = field(default_factory=Counter)
+    ulps: float = 0.0
+
+
+_Ledger.traits = Traits()
 
 
 def comparisons() -> int:
     """How many comparisons the verbs have made so far."""
     return _Ledger.comparisons
+
+
+def count_traits(into: Traits) -> None:
+    """Note from now on in this what traits are claimed and shown."""
+    _Ledger.traits = into
 
 
 def same(observed: Any, expected: Any) -> bool:
@@ -148,6 +172,58 @@ def agree_with(seen: Seen, expected: dict[str, Any]) -> None:
 def every(seen: Seen, value: Any) -> None:
     """Everything that is seen has this one value."""
     agree_with(seen, dict.fromkeys(seen, value))
+
+
+def shows(trait: str, claimed: Certainty, seen: Seen, otherwise: Any) -> None:
+    """A trait shows where something that is seen is not what it is otherwise.
+
+    It must where it is claimed for sure, and must not where it is not claimed.
+    """
+    for expression, value in seen.items():
+        shown = not same(value, otherwise)
+        _note(trait, claimed, shown)
+        if shown and claimed is Certainty.NEVER:
+            expected = Term(repr(otherwise), otherwise)
+            _violate(seen.term(expression), expected, f"it {trait}, which its traits deny: ")
+        if not shown and claimed is Certainty.ALWAYS:
+            expected = Term(repr(not otherwise), not otherwise)
+            _violate(seen.term(expression), expected, f"it never {trait}, as its traits claim: ")
+
+
+def differ(
+    trait: str,
+    claimed: Certainty,
+    observed: Seen,
+    expected: Seen,
+    *,
+    beyond: float = 0.0,
+    upto: float = inf,
+) -> None:
+    """A trait shows where two runs differ, which must not be where it is not claimed.
+
+    Both in units in the last place: up to ``beyond`` a difference is none, and beyond ``upto``
+    it is more than the trait explains.
+    """
+    try:
+        agree(observed, expected)
+    except Violation as found:
+        size = inf if found.ulps is None else found.ulps
+        if size <= beyond:
+            _note(trait, claimed, shown=False)
+            return
+        _note(trait, claimed, shown=True, ulps=0.0 if size == inf else size)
+        if claimed is Certainty.NEVER or size > upto:
+            message = f"it {trait}, which its traits deny: {found.message}"
+            raise Violation(message, found.observed, found.expected, found.ulps) from None
+    else:
+        _note(trait, claimed, shown=False)
+
+
+def _note(trait: str, claimed: Certainty, shown: bool, ulps: float = 0.0) -> None:
+    noted = _Ledger.traits
+    noted.claimed[trait] += claimed is not Certainty.NEVER
+    noted.shown[trait] += shown
+    noted.ulps = max(noted.ulps, ulps)
 
 
 def _facts(output: Seen, wanted: Callable[[Tensor], dict[str, bool]]) -> None:

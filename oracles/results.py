@@ -56,6 +56,10 @@ class LawResult:
     deviations    by name, how many cells broke the law as the register says, witnesses included
     violation     message, case, script and whether the script reproduces it; None without one
     reason        for the other statuses, why
+    layer         the class of torch.nn, for a law of layers
+    settings      cells by each part of their setting
+    traits        of a layer: each trait that showed, with the number of comparisons that showed it
+    ulps          of a layer: the largest difference of rounding between its kernels
     """
 
     name: str
@@ -72,6 +76,10 @@ class LawResult:
     deviations: dict[str, int] = field(default_factory=dict)
     violation: dict[str, Any] | None = None
     reason: str = ""
+    layer: str = ""
+    settings: dict[str, int] = field(default_factory=dict)
+    traits: dict[str, int] = field(default_factory=dict)
+    ulps: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,16 +131,20 @@ def load(path: Path) -> Results:
 
 @dataclass(frozen=True)
 class Difference:
-    """A law whose status differs between two results."""
+    """A law whose status differs between two results, of a layer if it is one of layers."""
 
     law: str
     device: str
+    layer: str
     before: str
     after: str
 
 
 def differences(before: Results, after: Results) -> list[Difference]:
-    """Laws whose status or deviations differ; a law that one side lacks is NOT_RUN there."""
+    """Laws whose status or deviations differ; a law that one side lacks is NOT_RUN there.
+
+    Of a layer the traits that show are compared as well.
+    """
     found = []
     left, right = _by_name(before), _by_name(after)
     for key in dict.fromkeys([*left, *right]):
@@ -142,14 +154,14 @@ def differences(before: Results, after: Results) -> list[Difference]:
     return found
 
 
-def _by_name(results: Results) -> dict[tuple[str, str], LawResult]:
-    return {(law.name, law.device): law for law in results.laws}
+def _by_name(results: Results) -> dict[tuple[str, str, str], LawResult]:
+    return {(law.name, law.device, law.layer): law for law in results.laws}
 
 
 def _said(law: LawResult | None) -> str:
     if law is None:
         return Status.NOT_RUN.value
-    names = ", ".join(sorted(law.deviations))
+    names = ", ".join(sorted([*law.deviations, *law.traits]))
     return f"{law.status} ({names})" if names else law.status
 
 

@@ -41,6 +41,10 @@ class Seen(Mapping[str, Any]):
         """One of the expressions, with its value and how to see it again."""
         return Term(expression, self[expression], self.script() if self.script else None)
 
+    def named(self, expression: str) -> Seen:
+        """That expression alone."""
+        return Seen(self.script, {expression: self[expression]})
+
     def only(self, wanted: Callable[[str, Any], bool]) -> Seen:
         """Those expressions and values that are wanted."""
         return Seen(self.script, {k: v for k, v in self.items() if wanted(k, v)})

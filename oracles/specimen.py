@@ -52,7 +52,8 @@ class Plan:
     """How a run goes: set the modes, prepare, forward, between, backward, after.
 
     The steps are statements of plain torch in a scope that has model, x, out, torch,
-    nn, copy, pickle, io and differentiate.
+    nn, copy, pickle, io and differentiate. Forward draws its randomness from the seed of the
+    specimen, plus reseed.
     """
 
     setting: Setting
@@ -60,10 +61,12 @@ class Plan:
     prepare: str = ""
     between: str = ""
     after: str = ""
+    reseed: int = 0
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.setting, self.backward, self.prepare, self.between, self.after))
+        steps = (self.backward, self.prepare, self.between, self.after)
+        return hash((self.setting, *steps, self.reseed))
 
     def __hash__(self) -> int:
         return self._hash
@@ -120,14 +123,14 @@ def _build(specimen: Specimen, device: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _seeding(specimen: Specimen, device: str) -> str:
+def _seeding(specimen: Specimen, device: str, reseed: int = 0) -> str:
     """The statement that seeds the randomness of a device.
 
     torch.manual_seed takes a traceback for each device that is not yet in use: it costs
     more than a forward.
     """
     seeds = "torch.default_generator.manual_seed" if device == "cpu" else "torch.manual_seed"
-    return f"{seeds}({specimen.seed})"
+    return f"{seeds}({specimen.seed + reseed})"
 
 
 def _input(given: Any, dtype: str) -> str:
@@ -154,7 +157,7 @@ def statements(specimen: Specimen, plan: Plan, device: str = "cpu") -> list[str]
         lines += [f"model.get_parameter({n!r}).requires_grad_(False)" for n in setting.frozen]
     lines += [f"x[{i}].requires_grad_()" for i in setting.inputs]
     lines += plan.prepare.splitlines()
-    lines += [_seeding(specimen, device)]
+    lines += [_seeding(specimen, device, plan.reseed)]
     call = "model(*x)" if len(specimen.recipe.outputs) > 1 else "(model(*x),)"
     indent = ""
     for context in setting.grad:

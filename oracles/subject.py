@@ -10,12 +10,12 @@ import copy
 import io
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from types import CodeType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import finalize
 
 import torch
@@ -23,11 +23,15 @@ from torch import Tensor, nn
 
 from .law import RAISED, NotApplicable, Refused, Script, Term, Unsupported, Violation
 from .pristine import Pristine
-from .recipe import execute, identities, uncheckpointed
+from .recipe import Input, Node, Recipe, execute, identities, uncheckpointed
 from .reference import buffers
 from .run import GENERATOR_STATES, Run, Seen, in_state
 from .setting import ENABLED, Setting
 from .specimen import BACKWARD, Plan, Specimen, source_of, statements
+from .traits import class_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def generators(device: str) -> list[Any]:
@@ -102,7 +106,7 @@ class Subject:
         # Graphs of remembered runs hold the parameters, which steps may not bear: two stacks.
         self._idle: dict[bool, list[Pristine]] = {False: [first], True: []}
         self._runs: dict[Plan, Run | Exception] = {}
-        self._kin: dict[str, Subject] = {}
+        self._kin: dict[str, Self] = {}
 
     def build(self) -> tuple[nn.Module, list[Tensor]]:
         """The module and its inputs, made afresh: the same each time."""
@@ -146,28 +150,28 @@ class Subject:
         """Paths of its layers with a parametrized weight."""
         return [path for path, node in self.specimen.recipe.paths() if node.parametrized]
 
-    def unchecked(self) -> Subject:
+    def unchecked(self) -> Self:
         """The same specimen with no block checkpointed."""
         return self._akin("unchecked", recipe=uncheckpointed(self.specimen.recipe))
 
-    def in_float64(self) -> Subject:
+    def in_float64(self) -> Self:
         """The same specimen in double precision."""
         return self._akin("float64", dtype="float64")
 
-    def replacing(self, *replaced: str) -> Subject:
+    def replacing(self, *replaced: str) -> Self:
         """The same specimen with nn.Identity in the place of these kinds of layers."""
         without = f"without {', '.join(replaced)}"
         return self._akin(without, recipe=identities(self.specimen.recipe, replaced))
 
-    def on(self, device: str) -> Subject:
+    def on(self, device: str) -> Self:
         """The same specimen on another device."""
         return self if device == self.device else self._akin(device, device)
 
-    def _akin(self, name: str, device: str = "", **changed: Any) -> Subject:
+    def _akin(self, name: str, device: str = "", **changed: Any) -> Self:
         """Another subject that differs in this: made once, so that its runs are remembered."""
         if name not in self._kin:
             specimen = replace(self.specimen, **changed)
-            self._kin[name] = Subject(specimen, device or self.device)
+            self._kin[name] = type(self)(specimen, device or self.device)
         return self._kin[name]
 
     @property
@@ -181,10 +185,16 @@ class Subject:
             raise NotApplicable("tensors of the meta device have no values")
 
     def run(
-        self, setting: Setting, *, prepare: str = "", between: str = "", after: str = ""
+        self,
+        setting: Setting,
+        *,
+        prepare: str = "",
+        between: str = "",
+        after: str = "",
+        reseed: int = 0,
     ) -> Run:
         """Forward in this setting."""
-        return self.follow(Plan(setting, "", prepare, between, after))
+        return self.follow(Plan(setting, "", prepare, between, after, reseed))
 
     def backward(
         self,
@@ -248,6 +258,9 @@ class Subject:
                 self._set_generators(self.built)
                 _follow(plan.prepare, scope)
             self._set_generators(self.start)
+            if plan.reseed:
+                for generator in self.generators:
+                    generator.manual_seed(self.specimen.seed + plan.reseed)
             with ExitStack() as stack:
                 for context in plan.setting.grad:
                     stack.enter_context(enter(context))
@@ -279,6 +292,36 @@ class Subject:
     def _set_generators(self, states: list[Tensor]) -> None:
         for generator, state in zip(self.generators, states, strict=True):
             generator.set_state(state)
+
+
+class Layer(Subject):
+    """A subject that is one layer of torch.nn, alone."""
+
+    @property
+    def node(self) -> Node:
+        """The layer, as the recipe says."""
+        return self.specimen.recipe.nodes[0]
+
+    @property
+    def name(self) -> str:
+        """Its class."""
+        return class_of(self.node.op)
+
+    def smaller(self) -> Iterator[Layer]:
+        """The same layer with inputs of one value a batch, a channel or an instance."""
+        for kept in (None, 0, 1):
+            yield self._akin(f"smaller but for {kept}", recipe=_smaller(self.specimen.recipe, kept))
+
+
+def _smaller(recipe: Recipe, kept: int | None) -> Recipe:
+    """Inputs with one sample, or with sizes of 1 in all dimensions but the one that is kept."""
+
+    def smaller(given: Input) -> Input:
+        if kept is None:
+            return replace(given, shape=(1, *given.shape[1:]))
+        return replace(given, shape=tuple(n if d == kept else 1 for d, n in enumerate(given.shape)))
+
+    return replace(recipe, inputs=tuple(smaller(given) for given in recipe.inputs))
 
 
 def quiet() -> None:

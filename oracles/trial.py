@@ -16,11 +16,12 @@ import torch
 from .case import Case
 from .deviations import Deviation, Register
 from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
-from .relations import comparisons
+from .relations import Traits, comparisons, count_traits
 from .sample import Nesting, Sample
-from .setting import Setting
+from .setting import Setting, fold
 from .specimen import lattice
-from .subject import Subject, lacking
+from .subject import Layer, Subject, lacking
+from .traits import class_of
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Tally:
     unsupported     drawn cases that this build of torch cannot run
     deviating       cells that broke the law as the register says, by deviation
     not_applicable  why the law does not speak of this device, where it does not
+    settings        cells by each part of their setting: mode, grad mode, what is frozen
+    traits          of layers, what their traits claimed and what they showed
     """
 
     subjects: int = 0
@@ -41,6 +44,8 @@ class Tally:
     unsupported: int = 0
     deviating: Counter[str] = field(default_factory=Counter)
     not_applicable: str = ""
+    settings: Counter[str] = field(default_factory=Counter)
+    traits: Traits = field(default_factory=Traits)
 
 
 class Leak(AssertionError):
@@ -49,11 +54,15 @@ class Leak(AssertionError):
 
 @dataclass
 class Trial:
-    """One law on one device: what was tried so far, and the last violation."""
+    """One law on one device: what was tried so far, and the last violation.
+
+    layer is the class of torch.nn that it is tried on, for a law of layers.
+    """
 
     law: Law
     device: str
     register: Register
+    layer: str = ""
     tally: Tally = field(default_factory=Tally)
     violation: tuple[Case, Violation] | None = None
 
@@ -78,6 +87,7 @@ class Trial:
 
     def _judge(self, drawn: Case) -> int:
         judged = 0
+        count_traits(self.tally.traits)
         for setting, quantities in cells(self.law, drawn):
             made = comparisons()
             try:
@@ -107,6 +117,8 @@ class Trial:
                 self.tally.out_of_scope += 1  # the law had nothing to compare: it judged nothing
                 continue
             judged += 1
+            if setting is not None:
+                self.tally.settings.update(_parts(setting))
         self.tally.cells += judged
         return judged
 
@@ -128,9 +140,18 @@ def cells(law: Law, drawn: Case) -> Iterator[tuple[Setting | None, dict[str, Any
             yield setting, given | {name: setting}
 
 
+def _parts(setting: Setting) -> Iterator[str]:
+    """What a setting counts as."""
+    yield "train" if setting.training else "eval"
+    state = fold(setting.grad)
+    yield "recording" if state.recording else "inference mode" if state.inference else "no grad"
+    yield "frozen" if setting.frozen else "not frozen"
+
+
 def _quantities(law: Law, drawn: Case) -> dict[str, Any]:
     makers: dict[type, Callable[[], Any]] = {
         Subject: lambda: Subject(_given(drawn.specimen, law, "specimen"), drawn.device),
+        Layer: lambda: Layer(_given(drawn.specimen, law, "specimen"), drawn.device),
         Sample: lambda: replace(_given(drawn.sample, law, "sample"), device=drawn.device),
         Nesting: lambda: _given(drawn.nesting, law, "nesting"),
     }
@@ -162,12 +183,18 @@ def replay(case: Case) -> Violation | None:
     return None
 
 
-def witnesses(law: Law, device: str, register: Register) -> Iterator[tuple[Deviation, Case]]:
-    """The witnesses that must still break the law on this device and torch."""
+def witnesses(
+    law: Law, device: str, register: Register, layer: str = ""
+) -> Iterator[tuple[Deviation, Case]]:
+    """The witnesses that must still break the law on this device and torch, with this layer."""
     for deviation in register.of(law.name, device):
         for case in deviation.cases:
-            if case.law == law.name:
+            if case.law == law.name and layer in ("", _layer(case)):
                 yield deviation, replace(case, device=device)
+
+
+def _layer(case: Case) -> str:
+    return class_of(case.specimen.recipe.nodes[0].op) if case.specimen else ""
 
 
 def global_state() -> dict[str, Any]:

@@ -9,24 +9,29 @@ from hypothesis.strategies import SearchStrategy
 
 from oracles.law import Law
 from oracles.sample import Nesting, Sample
-from oracles.subject import Subject
+from oracles.subject import Layer, Subject
+from oracles.traits import CLASSES
 
 from .nestings import nestings
-from .recipes import recipes, specimens
+from .recipes import layers, recipes, specimens
 from .tensors import samples
 
-__all__ = ["drawn_for", "nestings", "recipes", "samples", "specimens"]
+__all__ = ["drawn_for", "layers", "nestings", "recipes", "samples", "specimens"]
 
 
-def drawn_for(law: Law) -> SearchStrategy[dict[str, Any]]:
+def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
     """What must be drawn to judge a law once, under the names of the fields of a case.
 
-    Settings are not drawn: a law is judged in each of them.
+    Settings are not drawn: a law is judged in each of them. A law that speaks of layers is
+    judged on one class of torch.nn at a time; without its name, on any.
     """
     kinds = set(law.quantifiers.values())
     fields: dict[str, SearchStrategy[Any]] = {}
     if Subject in kinds:
         fields["specimen"] = specimens(having=law.having, without=law.without)
+    if Layer in kinds:
+        names = st.just(layer) if layer else st.sampled_from(CLASSES)
+        fields["specimen"] = names.flatmap(layers)
     if Sample in kinds:
         fields["sample"] = samples()
     if Nesting in kinds:

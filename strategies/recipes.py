@@ -16,7 +16,7 @@ from hypothesis.strategies import DrawFn
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting
 from oracles.specimen import Specimen
-from oracles.traits import MODE_DEPENDENT, TRAITS, Returns
+from oracles.traits import MODE_DEPENDENT, TRAITS, Returns, class_of
 
 from .layers import KINDS, Kind, Shape
 from .layers.kinds import WIDE, maybe, pick, upto
@@ -48,7 +48,7 @@ _EXTRAS: Final = ("",) * 12 + (
     "weight_norm",
     "spectral_norm",
 )
-#: Kinds that tell the modes apart, or move or write: half of the nodes are taken from these.
+#: Kinds that tell the modes apart, or move or write: a third of the nodes are taken from these.
 _TELLING: Final = frozenset(
     (*MODE_DEPENDENT, "Embedding", "EmbeddingBag", "FractionalMaxPool2d", "mul_", "add_")
 )
@@ -131,12 +131,15 @@ def _source(draw: DrawFn, draft: _Draft) -> int:
 
 def _node(draw: DrawFn, draft: _Draft, source: int, kind: Kind, extra: str | None = None) -> None:
     shape = draft.shapes[source]
-    arguments, made = kind.make(draw, shape)
+    arguments = kind.make(draw, shape)
     taken: tuple[int, ...] = (source,)
     if kind.second:
         alike = [i for i in range(len(draft.shapes)) if draft.shapes[i] == shape]
         taken = (source, pick(draw, alike[::-1]))
-    draft.add(Node(kind.op, taken, arguments, **_extra(draw, draft, kind, extra)), made)
+    draft.add(
+        Node(kind.op, taken, arguments, **_extra(draw, draft, kind, extra)),
+        kind.outputs(arguments, shape),
+    )
 
 
 def _extra(draw: DrawFn, draft: _Draft, kind: Kind, extra: str | None) -> dict[str, Any]:
@@ -206,8 +209,10 @@ def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
         if not kinds or (inner.nodes and not draw(upto(3))):
             break
         kind = pick(draw, kinds)
-        arguments, made = kind.make(draw, inner.shapes[latest])
-        inner.add(Node(kind.op, (latest,), arguments), made)
+        arguments = kind.make(draw, inner.shapes[latest])
+        inner.add(
+            Node(kind.op, (latest,), arguments), kind.outputs(arguments, inner.shapes[latest])
+        )
     if not inner.nodes:
         return 0
     outputs = (len(inner.shapes) - 1,)
@@ -263,7 +268,7 @@ def _steps(draw: DrawFn, filling: _Filling) -> bool:
         spent = 1
         kinds = _fitting(draft, source)
         telling = [k for k in kinds if k.op in _TELLING]
-        _node(draw, draft, source, pick(draw, telling if telling and maybe(draw) else kinds))
+        _node(draw, draft, source, pick(draw, telling if telling and draw(upto(2)) == 2 else kinds))
     filling.spent += spent
     return True
 
@@ -276,7 +281,7 @@ def _input(draw: DrawFn, rank: int, integer: bool) -> Shape:
 def _inputs(draw: DrawFn, dtype: str, wanted: Kind | None, integers: bool) -> tuple[Shape, ...]:
     if wanted is not None:
         return (_input(draw, pick(draw, wanted.ranks), wanted.integer),)
-    rank = pick(draw, (2, 3, 4))
+    rank = pick(draw, (2, 3, 4, 2, 3, 4, 5))
     integer = integers and dtype in WIDE and rank == 2 and draw(upto(5)) == 5
     first = _input(draw, rank, integer)
     if draw(upto(4)) < 4:
@@ -303,7 +308,8 @@ def recipes(
     shapes = _inputs(draw, dtype, wanted, integers)
     if wanted is not None and not wanted.fits(shapes[0]):
         shapes = (_enlarged(shapes[0]),)
-    transposed = [not s.high and maybe(draw) for s in shapes]
+    dense = wanted is not None and wanted.dense
+    transposed = [not (s.high or dense or len(s.sizes) < 2) and maybe(draw) for s in shapes]
     draft = _Draft(dtype, shapes, {i for i, t in enumerate(transposed) if not t}, without)
     if wanted is not None:
         _node(draw, draft, 0, wanted, pick(draw, extras) if extras else None)
@@ -369,6 +375,32 @@ def specimens(
         inputs=_subset(draw, floating),
     )
     return Specimen(recipe, dtype, draw(upto(2**16)), mixture)
+
+
+@st.composite
+def layers(draw: DrawFn, name: str) -> Specimen:
+    """One layer of torch.nn alone, by the name of its class, with a mixture of modes."""
+    kind = KINDS[pick(draw, _variants(name))]
+    dtype = pick(draw, [d for d in _DTYPES if d in kind.dtypes])
+    shape = _input(draw, pick(draw, kind.ranks), kind.integer)
+    shape = shape if kind.fits(shape) else _enlarged(shape)
+    draft = _Draft(dtype, (shape,))
+    _node(draw, draft, 0, kind, "")
+    outputs = tuple(range(1, len(draft.shapes)))
+    recipe = Recipe((Input(*shape),), tuple(draft.nodes), outputs)
+    mixture = Setting(
+        training=not maybe(draw),
+        grad=stack(draw),
+        frozen=_subset(draw, recipe.parameters()),
+        inputs=() if kind.integer else _subset(draw, [0]),
+    )
+    return Specimen(recipe, dtype, draw(upto(2**16)), mixture)
+
+
+@cache
+def _variants(name: str) -> tuple[str, ...]:
+    """The kinds of nodes that are layers of this class."""
+    return tuple(op for op in KINDS if class_of(op) == name)
 
 
 def _outermost(recipe: Recipe) -> list[str]:

@@ -25,6 +25,7 @@ from oracles import VERSION
 from oracles.codec import decode
 from oracles.law import LAWS, Law
 from oracles.results import SCHEMA, LawResult, Results, Status, table, write
+from oracles.traits import CLASSES
 from strategies import devices
 
 PROPERTY = "torchlaws"
@@ -37,6 +38,17 @@ def chosen_laws(config: pytest.Config) -> list[Law]:
         law
         for name, law in sorted(LAWS.items(), key=lambda item: (item[1].theory, item[0]))
         if any(fnmatch.fnmatch(name, p) or p == law.theory for p in patterns)
+    ]
+
+
+def tried(config: pytest.Config) -> list[tuple[str, str, str]]:
+    """The law, the layer if it is one of layers, and the device of each test."""
+    devices = dict.fromkeys(config.getoption("--device") or ["cpu"])
+    return [
+        (law.name, layer, device)
+        for device in devices
+        for law in chosen_laws(config)
+        for layer in (CLASSES if law.over_layers else ("",))
     ]
 
 
@@ -76,9 +88,9 @@ def log_folder(config: pytest.Config) -> Path:
     return Path(config.getoption("--violations")).resolve() / f".running-{os.getpid()}"
 
 
-def running_case(config: pytest.Config, law: str, device: str) -> Path:
-    """The file with the case that a law is being judged on."""
-    return log_folder(config) / f"{law}@{device}.json"
+def running_case(config: pytest.Config, *what: str) -> Path:
+    """The file with the case that a law, layer and device is being judged on."""
+    return log_folder(config) / f"{'@'.join(what)}.json"
 
 
 class Reporter:
@@ -107,15 +119,14 @@ class Reporter:
             self.results[report.nodeid] = self._crashed(report)
 
     def _crashed(self, report: pytest.TestReport) -> LawResult:
-        name, _, device = report.nodeid.partition("[")[2].rstrip("]").rpartition("@")
-        law = LAWS[name]
+        name, layer, device = report.nodeid.partition("[")[2].rstrip("]").split("@")
         reason = str(report.longrepr).strip().splitlines()[-1]
-        case = running_case(self.config, name, device)
+        case = running_case(self.config, name, layer, device)
         if case.exists():
-            kept = log_folder(self.config).parent / f"{name}@{device}.crashed.json"
+            kept = log_folder(self.config).parent / f"{case.stem}.crashed.json"
             shutil.copy(case, kept)
             reason += f"; the case that was running: {kept} (python -m oracles replay {kept})"
-        return _unjudged(law, device, Status.CRASHED, reason)
+        return _unjudged(name, layer, device, Status.CRASHED, reason)
 
     def pytest_sessionfinish(self) -> None:
         """Write what was measured, also of a run that was interrupted."""
@@ -129,16 +140,8 @@ class Reporter:
     def joined(self) -> Results:
         """The results of all workers, in the order of the laws."""
         names = self.config.getoption("--device") or ["cpu"]
-        order = {law.name: i for i, law in enumerate(chosen_laws(self.config))}
-        done = {(r.name, r.device) for r in self.results.values()}
-        missing = [
-            _not_run(law, device)
-            for device in dict.fromkeys(names)
-            for law in chosen_laws(self.config)
-            if (law.name, device) not in done
-        ]
-        found = [*self.results.values(), *missing]
-        laws = sorted(found, key=lambda r: (r.device, order.get(r.name, 0)))
+        found = {(r.name, r.layer, r.device): r for r in self.results.values()}
+        laws = [found[what] if what in found else _not_run(*what) for what in tried(self.config)]
         return Results(
             schema=SCHEMA,
             suite=VERSION,
@@ -166,7 +169,8 @@ class Reporter:
         for result in others:
             why = result.reason or (result.violation or {}).get("message", "").strip()
             script = (result.violation or {}).get("script", "")
-            line = f"{result.status} {result.name} on {result.device}"
+            what = f"{result.name} of {result.layer}" if result.layer else result.name
+            line = f"{result.status} {what} on {result.device}"
             terminalreporter.write_line(f"{line}: {script or why.splitlines()[0] if why else ''}")
         left = sum(r.status == "NOT_RUN" for r in self.joined().laws)
         if left:
@@ -176,14 +180,15 @@ class Reporter:
             terminalreporter.write_line(f"results: {path}")
 
 
-def _unjudged(law: Law, device: str, status: Status, reason: str) -> LawResult:
+def _unjudged(name: str, layer: str, device: str, status: Status, reason: str) -> LawResult:
+    law = LAWS[name]
     told = (law.name, law.theory, law.sentence, law.norms, device)
-    return LawResult(*told, status.value, reason=reason)
+    return LawResult(*told, status.value, reason=reason, layer=layer)
 
 
-def _not_run(law: Law, device: str) -> LawResult:
+def _not_run(name: str, layer: str, device: str) -> LawResult:
     """What is said of a law that was picked and not tried: the run was stopped before."""
-    return _unjudged(law, device, Status.NOT_RUN, "the run ended before it was tried")
+    return _unjudged(name, layer, device, Status.NOT_RUN, "the run ended before it was tried")
 
 
 def seed(config: pytest.Config) -> int:

@@ -7,6 +7,7 @@ python -m tests.witness NAME       for one deviation, anew
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,23 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 import oracles.laws  # noqa: F401  # defines the laws
 from oracles import deviations
 from oracles.case import Case, to_json
-from oracles.law import LAWS, Unsupported, Violation
+from oracles.law import LAWS, Law, Unsupported, Violation
+from oracles.traits import CLASSES
 from oracles.trial import Trial, replay
 from strategies import drawn_for
 
 CORPUS = Path("corpus")
 
 
-def find(deviation: deviations.Deviation, name: str, examples: int = 3000) -> Case | None:
+def find(deviation: deviations.Deviation, name: str) -> Case | None:
     """The smallest case that breaks the law as the deviation says and as no other does."""
-    law = LAWS[name]
+    if not LAWS[name].over_layers:
+        return _find(deviation, LAWS[name], "", 3000)
+    found = (_find(deviation, LAWS[name], layer, 60) for layer in CLASSES)
+    return next((case for case in found if case is not None), None)
+
+
+def _find(deviation: deviations.Deviation, law: Law, layer: str, examples: int) -> Case | None:
     found: list[Case] = []
     empty = deviations.Register((), deviations.plain_version(torch.__version__))
 
@@ -39,7 +47,7 @@ def find(deviation: deviations.Deviation, name: str, examples: int = 3000) -> Ca
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    @given(drawn_for(law))
+    @given(drawn_for(law, layer))
     def judge(drawn: dict[str, Any]) -> None:
         trial = Trial(law, deviation.devices[0], _Only(deviation, empty))  # type: ignore[arg-type]
         try:
@@ -86,5 +94,6 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     main(sys.argv[1:])

@@ -9,6 +9,7 @@ from . import (
     gradients,
     independence,
     inference_mode,
+    layers,
     leaves_and_graphs,
     no_grad,
     optimizers,
@@ -30,5 +31,6 @@ THEORIES = (
     leaves_and_graphs,
     optimizers,
     persistence,
+    layers,
     devices,
 )

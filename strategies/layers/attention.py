@@ -1,25 +1,47 @@
-"""Attention, batch first."""
+"""Attention and the Transformer classes, with and without padding."""
 
 from hypothesis.strategies import DrawFn
 
-from .kinds import WIDE, Arguments, Made, Shape, keeping, kind, maybe, pick
+from .kinds import WIDE, Arguments, Shape, kind, maybe, pick
 
 
 def _heads(draw: DrawFn, width: int) -> int:
     return 2 if width % 2 == 0 and maybe(draw) else 1
 
 
-@kind("MultiheadAttention", ranks=(3,), dtypes=WIDE)
-def attention(draw: DrawFn, shape: Shape) -> Made:
+def _attention(draw: DrawFn, shape: Shape, *, batch_first: bool) -> Arguments:
     width = shape.sizes[-1]
     arguments: Arguments = {"embed_dim": width, "num_heads": _heads(draw, width)}
-    arguments |= {"dropout": pick(draw, (0.0, 0.5)), "bias": not maybe(draw), "batch_first": True}
-    return arguments, keeping(shape)
+    arguments |= {"dropout": pick(draw, (0.0, 0.5)), "bias": not maybe(draw)}
+    return arguments | {"batch_first": batch_first}
 
 
-@kind("TransformerEncoderLayer", ranks=(3,), dtypes=WIDE)
-def encoder_layer(draw: DrawFn, shape: Shape) -> Made:
+@kind("MultiheadAttention", ranks=(2, 3), dtypes=WIDE)
+def attention(draw: DrawFn, shape: Shape) -> Arguments:
+    return _attention(draw, shape, batch_first=not maybe(draw))
+
+
+def _several(shape: Shape) -> bool:
+    """Some position must not be padding."""
+    return shape.sizes[1] > 1
+
+
+@kind("MultiheadAttention_padded", ranks=(3,), dtypes=WIDE, fits=_several)
+def padded_attention(draw: DrawFn, shape: Shape) -> Arguments:
+    return _attention(draw, shape, batch_first=True)
+
+
+@kind("TransformerEncoderLayer", "TransformerEncoder", ranks=(3,), dtypes=WIDE)
+@kind("TransformerDecoderLayer", "TransformerDecoder", ranks=(3,), dtypes=WIDE)
+@kind("TransformerEncoder_padded", ranks=(3,), dtypes=WIDE, fits=_several)
+def transformer_layer(draw: DrawFn, shape: Shape) -> Arguments:
     width = shape.sizes[-1]
     arguments: Arguments = {"d_model": width, "nhead": _heads(draw, width), "dim_feedforward": 3}
     arguments |= {"dropout": pick(draw, (0.0, 0.5)), "batch_first": True}
-    return arguments | {"norm_first": maybe(draw)}, keeping(shape)
+    return arguments | {"norm_first": maybe(draw)}
+
+
+@kind("Transformer", ranks=(3,), dtypes=WIDE)
+def transformer(draw: DrawFn, shape: Shape) -> Arguments:
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    return transformer_layer(draw, shape) | layers

@@ -2,14 +2,16 @@
 
 from hypothesis.strategies import DrawFn
 
-from .kinds import Made, Shape, keeping, kind, pick
+from .kinds import Arguments, Shape, kind, pick
 
 PROBABILITIES = (0.5, 0.2, 0.9, 0.0, 1.0)
 
 
-@kind("Dropout", "AlphaDropout")
+@kind("Dropout", "AlphaDropout", ranks=(1, 2, 3, 4))
 @kind("Dropout1d", ranks=(3,))
-@kind("Dropout2d", "Dropout3d", ranks=(4,))
+@kind("Dropout2d", ranks=(4,))
+@kind("Dropout3d", ranks=(5,))
+@kind("Dropout3d_unbatched", ranks=(4,))
 @kind("FeatureAlphaDropout", ranks=(3, 4))
-def dropout(draw: DrawFn, shape: Shape) -> Made:
-    return {"p": pick(draw, PROBABILITIES)}, keeping(shape)
+def dropout(draw: DrawFn, shape: Shape) -> Arguments:
+    return {"p": pick(draw, PROBABILITIES)}

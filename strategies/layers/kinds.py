@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NamedTuple
 
+import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
+
+from oracles.recipe import Input, Node, Recipe, render
 
 FLOATS: Final = ("float32", "float64", "bfloat16", "float16")
 ALL: Final = (*FLOATS, "complex64")
@@ -23,22 +26,22 @@ class Shape(NamedTuple):
 
 
 Arguments = dict[str, Any]
-Made = tuple[Arguments, tuple[Shape, ...]]
-Maker = Callable[[DrawFn, Shape], Made]
+Maker = Callable[[DrawFn, Shape], Arguments]
 
 
 @dataclass(frozen=True)
 class Kind:
     """One kind of node.
 
+    make    draws its arguments
     ranks   numbers of dimensions of the input it takes, the batch included
-    least   the least size of each dimension after the first two; 1 if not given
     dtypes  which it takes
-    make    draws its arguments and says the shapes of its outputs
     fits    what else must be so of its input
     second  whether it takes a second input of the same shape
     writes  whether it may write into its input, which then must be free for it
+    integer whether it takes integers
     dense   whether it is a view only of inputs that lie densely in memory
+    bound   of an integer output: what its values are less than; without it nothing follows
     """
 
     op: str
@@ -50,6 +53,13 @@ class Kind:
     writes: bool
     integer: bool
     dense: bool
+    bound: Callable[[Shape], int] | None
+
+    def outputs(self, arguments: Arguments, shape: Shape) -> tuple[Shape, ...]:
+        """The shapes of what it returns for an input of this shape."""
+        bound = -1 if self.bound is None else self.bound(shape)
+        found = _returned(self.op, repr(arguments), shape)
+        return tuple(Shape(sizes, 0 if floating else bound) for sizes, floating in found)
 
 
 KINDS: Final[dict[str, Kind]] = {}
@@ -64,12 +74,13 @@ def kind(
     writes: bool = False,
     integer: bool = False,
     dense: bool = False,
+    bound: Callable[[Shape], int] | None = None,
 ) -> Callable[[Maker], Maker]:
     """Register a maker for each of these ops."""
 
     def register(make: Maker) -> Maker:
         for op in ops:
-            KINDS[op] = Kind(op, make, ranks, dtypes, fits, second, writes, integer, dense)
+            KINDS[op] = Kind(op, make, ranks, dtypes, fits, second, writes, integer, dense, bound)
         return make
 
     return register
@@ -99,11 +110,21 @@ def size(draw: DrawFn, least: int = 1, most: int = 4) -> int:
     return least + draw(upto(most - least))
 
 
-def keeping(shape: Shape) -> tuple[Shape, ...]:
-    """The output of a node that keeps the shape of its input."""
-    return (shape,)
-
-
 def given(**arguments: Any) -> Arguments:
     """Arguments, without those that are None."""
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+@cache
+def _returned(op: str, arguments: str, shape: Shape) -> tuple[tuple[tuple[int, ...], bool], ...]:
+    """Sizes of what the node returns, and whether it is floating point: torch is asked, once."""
+    node = Node(op, (0, 0) if KINDS[op].second else (0,), eval(arguments))
+    outputs = tuple(range(1, 1 + len(node.traits.differentiable)))
+    recipe = Recipe((Input(shape.sizes, shape.high),), (node,), outputs)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        given = torch.zeros(shape.sizes, dtype=torch.long if shape.high else torch.float32)
+        scope: dict[str, Any] = {}
+        exec(render(recipe), scope)
+        out = scope["Model"]()(given)
+    out = out if isinstance(out, tuple) else (out,)
+    return tuple((tuple(t.shape), t.is_floating_point()) for t in out)

@@ -2,12 +2,11 @@
 
 from hypothesis.strategies import DrawFn
 
-from .kinds import WIDE, Arguments, Made, Shape, keeping, kind, maybe, pick
+from .kinds import WIDE, Arguments, Shape, kind, maybe, pick
 
 
-def _statistics(draw: DrawFn, shape: Shape, *, tracking: bool, affine: bool) -> Arguments:
+def _statistics(draw: DrawFn, *, tracking: bool, affine: bool) -> Arguments:
     return {
-        "num_features": shape.sizes[1],
         "momentum": pick(draw, (0.1, 0.5, 1.0, 0.0)),
         "affine": affine is not maybe(draw),
         "track_running_stats": tracking is not maybe(draw),
@@ -19,42 +18,64 @@ def _several(shape: Shape) -> bool:
     return shape.sizes[0] > 1
 
 
-@kind("BatchNorm1d", ranks=(2, 3), fits=_several)
-@kind("BatchNorm2d", ranks=(4,), fits=_several)
-def batch_norm(draw: DrawFn, shape: Shape) -> Made:
-    arguments = _statistics(draw, shape, tracking=True, affine=True)
+def _batch_statistics(draw: DrawFn) -> Arguments:
+    arguments = _statistics(draw, tracking=True, affine=True)
     if arguments["momentum"] == 1.0 and maybe(draw):
         arguments["momentum"] = None  # the cumulative average
-    return arguments, keeping(shape)
+    return arguments
 
 
-def _spatial(shape: Shape) -> bool:
-    """Training needs more than one value an instance."""
-    space = shape.sizes[2:]
-    return max(space) > 1
+@kind("BatchNorm1d", ranks=(2, 3), fits=_several)
+@kind("BatchNorm2d", ranks=(4,), fits=_several)
+@kind("BatchNorm3d", ranks=(5,), fits=_several)
+def batch_norm(draw: DrawFn, shape: Shape) -> Arguments:
+    return {"num_features": shape.sizes[1]} | _batch_statistics(draw)
 
 
-@kind("InstanceNorm1d", ranks=(3,), fits=_spatial)
-@kind("InstanceNorm2d", ranks=(4,), fits=_spatial)
-def instance_norm(draw: DrawFn, shape: Shape) -> Made:
-    arguments = _statistics(draw, shape, tracking=True, affine=False)
+@kind("LazyBatchNorm1d", ranks=(2, 3), fits=_several)
+@kind("LazyBatchNorm2d", ranks=(4,), fits=_several)
+@kind("LazyBatchNorm3d", ranks=(5,), fits=_several)
+def lazy_batch_norm(draw: DrawFn, shape: Shape) -> Arguments:
+    return _batch_statistics(draw) | {"first": list(shape.sizes)}
+
+
+def _instance_statistics(draw: DrawFn) -> Arguments:
+    arguments = _statistics(draw, tracking=True, affine=False)
     # With momentum=0 the estimates stay: for batch norm this is drawn, here it adds nothing.
     arguments["momentum"] = arguments["momentum"] or 0.1
-    return arguments, keeping(shape)
+    return arguments
+
+
+def instance_norm(n: int, lazy: bool) -> None:
+    """Over n dimensions of space, batched and not; a lazy one takes its features from a batch."""
+    name = f"LazyInstanceNorm{n}d" if lazy else f"InstanceNorm{n}d"
+    ranks = (n + 2,) if lazy else (n + 1, n + 2)
+
+    # Training needs more than one value an instance.
+    @kind(name, ranks=ranks, fits=lambda shape: max(shape.sizes[-n:]) > 1)
+    def make(draw: DrawFn, shape: Shape) -> Arguments:
+        arguments = _instance_statistics(draw)
+        if lazy:
+            return arguments | {"first": list(shape.sizes)}
+        return {"num_features": shape.sizes[-n - 1]} | arguments
+
+
+for n in (1, 2, 3):
+    instance_norm(n, lazy=False)
+    instance_norm(n, lazy=True)
 
 
 @kind("GroupNorm", ranks=(3, 4), fits=lambda shape: max(shape.sizes[1:]) > 1)
-def group_norm(draw: DrawFn, shape: Shape) -> Made:
-    arguments = {"num_groups": 1, "num_channels": shape.sizes[1], "affine": not maybe(draw)}
-    return arguments, keeping(shape)
+def group_norm(draw: DrawFn, shape: Shape) -> Arguments:
+    return {"num_groups": 1, "num_channels": shape.sizes[1], "affine": not maybe(draw)}
 
 
 @kind("LayerNorm", "RMSNorm")
-def layer_norm(draw: DrawFn, shape: Shape) -> Made:
-    arguments = {"normalized_shape": shape.sizes[-1], "elementwise_affine": not maybe(draw)}
-    return arguments, keeping(shape)
+def layer_norm(draw: DrawFn, shape: Shape) -> Arguments:
+    return {"normalized_shape": shape.sizes[-1], "elementwise_affine": not maybe(draw)}
 
 
 @kind("LocalResponseNorm", ranks=(3, 4), dtypes=WIDE)
-def local_response_norm(draw: DrawFn, shape: Shape) -> Made:
-    return {"size": 2}, keeping(shape)
+@kind("CrossMapLRN2d", ranks=(4,), dtypes=WIDE)
+def local_response_norm(draw: DrawFn, shape: Shape) -> Arguments:
+    return {"size": 2}

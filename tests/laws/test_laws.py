@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import seed as seeded
 
 from oracles.case import Case, to_json
 from oracles.codec import encode
 from oracles.deviations import Register, load, plain_version
 from oracles.law import LAWS, Law, OutOfScope, Unsupported, Violation
+from oracles.laws.layers import KERNEL
 from oracles.results import LawResult, Status
 from oracles.script import message, reproduces, script
+from oracles.traits import class_of
 from oracles.trial import Trial, replay, witnesses
 from strategies import drawn_for
 from tests import report
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    devices = dict.fromkeys(metafunc.config.getoption("--device") or ["cpu"])
-    laws = report.chosen_laws(metafunc.config)
-    cells = [(law.name, device) for device in devices for law in laws]
-    metafunc.parametrize(("name", "device"), cells, ids=[f"{n}@{d}" for n, d in cells])
+    tried = report.tried(metafunc.config)
+    metafunc.parametrize(("name", "layer", "device"), tried, ids=["@".join(t) for t in tried])
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +36,15 @@ def register() -> Register:
     return load()
 
 
-def test_law(name: str, device: str, register: Register, request: pytest.FixtureRequest) -> None:
-    """Judge the law on drawn cases, then on the witnesses of its deviations."""
+def test_law(
+    name: str, layer: str, device: str, register: Register, request: pytest.FixtureRequest
+) -> None:
+    """Judge the law on drawn cases, then on the witnesses of its deviations.
+
+    A law of layers is judged on one class of torch.nn, all others on anything.
+    """
     start = time.perf_counter()
-    trial = Trial(LAWS[name], device, register)
+    trial = Trial(LAWS[name], device, register, layer)
     found = _outcome(trial, request.config)
     result = _result(trial, found, time.perf_counter() - start)
     request.node.user_properties.append((report.PROPERTY, json.dumps(encode(result))))
@@ -64,6 +69,10 @@ def _result(trial: Trial, found: dict[str, Any], seconds: float) -> LawResult:
         unsupported=tally.unsupported,
         seconds=round(seconds, 3),
         deviations=dict(tally.deviating),
+        layer=trial.layer,
+        settings=dict(tally.settings),
+        traits={trait: count for trait, count in tally.traits.shown.items() if count},
+        ulps=tally.traits.ulps,
         **found,
     )
 
@@ -92,13 +101,14 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
 
 
 def _draw(trial: Trial, config: pytest.Config) -> None:
-    log = report.running_case(config, trial.law.name, trial.device)
+    log = report.running_case(config, trial.law.name, trial.layer, trial.device)
     log.parent.mkdir(parents=True, exist_ok=True)
     shrinking, allowed = Shrinking(), float(config.getoption("--law-timeout"))
     start = time.perf_counter()
 
-    @seeded(f"{report.seed(config)} {trial.law.name} {trial.device}")
-    @given(drawn_for(trial.law))
+    @seeded(" ".join([str(report.seed(config)), trial.law.name, trial.layer, trial.device]))
+    @settings(max_examples=_examples(trial))
+    @given(drawn_for(trial.law, trial.layer))
     def judge(drawn: dict[str, Any]) -> None:
         case = Case(trial.law.name, trial.device, **drawn)
         text = to_json(case)
@@ -120,6 +130,13 @@ def _draw(trial: Trial, config: pytest.Config) -> None:
         assume(trial.tally.subjects > before or trial.tally.not_applicable)
 
     judge()
+
+
+def _examples(trial: Trial) -> int:
+    """How many cases: for each class of torch.nn a quarter of what other laws are tried on."""
+    profile = settings.default
+    assert profile is not None
+    return max(profile.max_examples // 4, 5) if trial.layer else profile.max_examples
 
 
 class TimedOut(Exception):
@@ -154,6 +171,11 @@ class Shrinking:
         return bool(up) and case not in self.known
 
 
+def _enough(trait: str) -> int:
+    """In how many comparisons a trait that is claimed must show: rounding rarely does."""
+    return 20_000 if trait == KERNEL else 1
+
+
 def _too_new(law: Law, version: str) -> dict[str, Any] | None:
     if not law.since or _release(version) >= _release(law.since):
         return None
@@ -169,7 +191,7 @@ def _violated(
     case: Case, violation: Violation, folder: Path, through: tuple[str, ...]
 ) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    path = (folder / f"{case.law}@{case.device}.py").resolve()
+    path = (folder / f"{_name(case)}@{case.device}.py").resolve()
     path.write_text(script(case, violation), encoding="utf-8")
     path.with_suffix(".json").write_text(to_json(case), encoding="utf-8")
     shown = reproduces(path, through)
@@ -189,10 +211,17 @@ def _violated(
     }
 
 
+def _name(case: Case) -> str:
+    """Of the file of a violation: the law, and the class of torch.nn if it is one of layers."""
+    if case.specimen is None or not LAWS[case.law].over_layers:
+        return case.law
+    return f"{case.law}@{class_of(case.specimen.recipe.nodes[0].op)}"
+
+
 def _mended(trial: Trial) -> str:
     """The deviations whose witnesses hold now: an error until the register says so."""
     healed = []
-    for deviation, case in witnesses(trial.law, trial.device, trial.register):
+    for deviation, case in witnesses(trial.law, trial.device, trial.register, trial.layer):
         try:
             violation = replay(case)
         except (OutOfScope, Unsupported) as reason:
@@ -209,6 +238,11 @@ def _mended(trial: Trial) -> str:
 
 def _covered(trial: Trial) -> dict[str, Any]:
     tally = trial.tally
+    traits = tally.traits
+    hidden = [t for t, n in traits.claimed.items() if n >= _enough(t) and not traits.shown[t]]
+    if hidden:
+        reason = f"{trial.layer} claims traits and never showed them: {', '.join(sorted(hidden))}"
+        return {"status": Status.NOT_COVERED.value, "reason": reason}
     if tally.cells:
         status = Status.DEVIATES if tally.deviating else Status.HOLDS
         return {"status": status.value}
