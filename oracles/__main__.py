@@ -1,4 +1,4 @@
-"""The command line: list the laws, replay a case, print its script, compare results."""
+"""The command line: list the laws, replay a case, print its script, compare results, show the layers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from . import laws  # noqa: F401  # defines the laws
+from . import catalogue
+from . import laws as _defined  # noqa: F401  # defines the laws
 from .case import Case, CaseError, read
 from .deviations import load as load_register
 from .document import laws_markdown
 from .law import LAWS, OutOfScope, Unsupported, Violation
-from .results import ResultsError, differences
+from .results import Results, ResultsError, differences
 from .results import load as load_results
 from .script import message, script
 from .subject import quiet
@@ -89,13 +90,39 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _docs(arguments: argparse.Namespace) -> int:
-    """Write docs/laws.md anew."""
+    """Write docs/laws.md and docs/layers.md anew."""
     results = [
         json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path("results").glob("*.json"))
     ]
-    path = Path(arguments.path)
-    path.write_text(laws_markdown(results), encoding="utf-8")
-    print(f"{path}: {len(LAWS)} laws, {len(results)} results files")
+    folder = Path(arguments.folder)
+    (folder / "laws.md").write_text(laws_markdown(results), encoding="utf-8")
+    (folder / "layers.md").write_text(catalogue.as_markdown(_recorded("")), encoding="utf-8")
+    print(f"{folder}: {len(LAWS)} laws, {len(results)} results files")
+    return 0
+
+
+#: The results that the table of layers is made of, if no others are named.
+RECORDED = Path("results/torch2.13-cpu.json")
+
+
+def _recorded(path: str) -> Results:
+    try:
+        results = load_results(Path(path) if path else RECORDED)
+    except ResultsError as error:
+        raise Complaint(str(error)) from None
+    if not catalogue.rows(results):
+        raise Complaint(f"{path or RECORDED} says nothing of layers: it was recorded without them")
+    return results
+
+
+def _catalogue(arguments: argparse.Namespace) -> int:
+    """Print what each class of torch.nn does under each mode, as it was measured."""
+    results = _recorded(arguments.results)
+    if arguments.json:
+        print(json.dumps(catalogue.as_data(results), indent=1))
+    else:
+        print(catalogue.as_text(results))
+        print(f"measured on torch {results.torch}, {results.device}, profile {results.profile}")
     return 0
 
 
@@ -104,6 +131,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], tuple[str, ...]]
     "replay": (_replay, ("case",)),
     "script": (_script, ("case",)),
     "compare": (_compare, ("before", "after")),
+    "catalogue": (_catalogue, ()),
     "docs": (_docs, ()),
 }
 
@@ -117,7 +145,10 @@ def main(argv: list[str] | None = None) -> int:
         for argument in positional:
             command.add_argument(argument)
         if name == "docs":
-            command.add_argument("path", nargs="?", default="docs/laws.md")
+            command.add_argument("folder", nargs="?", default="docs")
+        if name == "catalogue":
+            command.add_argument("--json", action="store_true", help="as JSON")
+            command.add_argument("--results", default="", help=f"results file ({RECORDED})")
         command.set_defaults(run=run)
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore")

@@ -329,6 +329,12 @@ def a_normalisation_amplifies_the_rounding_of_another(specimen: Specimen, settin
 
 
 @of_modules
+def a_batch_norm_is_there(specimen: Specimen, setting: Setting) -> bool:
+    """Some layer is batch normalisation."""
+    return any("BatchNorm" in op for op in specimen.recipe.ops())
+
+
+@of_modules
 def a_padded_encoder_evaluates(specimen: Specimen, setting: Setting) -> bool:
     """A TransformerEncoder is given a padding mask: in evaluation it may take the fast path."""
     return "TransformerEncoder_padded" in specimen.recipe.ops()

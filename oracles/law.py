@@ -93,7 +93,8 @@ class Law:
     quantifiers  parameter name to type
     norms        the rows of the norms it accounts for
     when         the settings it speaks of
-    having       kinds of nodes of which the module must have at least one; empty for any module
+    having       kinds of nodes of which the module must have at least one; empty for any module.
+                 For a law of layers, the classes that it speaks of
     without      kinds of nodes and parametrizations that the module must not have
     since        the first torch version it speaks of, "" for all
     """

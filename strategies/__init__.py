@@ -30,7 +30,7 @@ def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
     if Subject in kinds:
         fields["specimen"] = specimens(having=law.having, without=law.without)
     if Layer in kinds:
-        names = st.just(layer) if layer else st.sampled_from(CLASSES)
+        names = st.just(layer) if layer else st.sampled_from(law.having or CLASSES)
         fields["specimen"] = names.flatmap(layers)
     if Sample in kinds:
         fields["sample"] = samples()

@@ -48,8 +48,13 @@ def tried(config: pytest.Config) -> list[tuple[str, str, str]]:
         (law.name, layer, device)
         for device in devices
         for law in chosen_laws(config)
-        for layer in (CLASSES if law.over_layers else ("",))
+        for layer in _layers(law)
     ]
+
+
+def _layers(law: Law) -> tuple[str, ...]:
+    """The classes of torch.nn that a law is tried on one by one; just "" if it is not of layers."""
+    return (law.having or CLASSES) if law.over_layers else ("",)
 
 
 def profile(config: pytest.Config) -> str:

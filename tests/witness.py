@@ -30,7 +30,8 @@ def find(deviation: deviations.Deviation, name: str) -> Case | None:
     """The smallest case that breaks the law as the deviation says and as no other does."""
     if not LAWS[name].over_layers:
         return _find(deviation, LAWS[name], "", 3000)
-    found = (_find(deviation, LAWS[name], layer, 60) for layer in CLASSES)
+    layers = LAWS[name].having or CLASSES
+    found = (_find(deviation, LAWS[name], layer, 60) for layer in layers)
     return next((case for case in found if case is not None), None)
 
 

@@ -4,6 +4,7 @@ from . import (
     buffers,
     devices,
     evaluation,
+    formulas,
     freezing,
     grad_mode,
     gradients,
@@ -32,5 +33,6 @@ THEORIES = (
     optimizers,
     persistence,
     layers,
+    formulas,
     devices,
 )

@@ -25,7 +25,7 @@ KERNEL: Final = "takes another kernel where nothing is recorded"
 
 @law(
     source="nn.Module and the page of each class; measured where it says nothing",
-    norms=("G4", "G14", "G20", "H1", "H7", "I4", "I6", "J10", "J11", "J12"),
+    norms=("G4", "G14", "G20", "H1", "H7", "I4", "I6", "I8", "J10", "J11", "J12"),
 )
 def a_layer_does_what_its_traits_claim(layer: Layer, setting: Setting) -> None:
     """A layer draws, moves, writes, hands on, differs and refuses just as its traits claim."""
@@ -34,10 +34,10 @@ def a_layer_does_what_its_traits_claim(layer: Layer, setting: Setting) -> None:
     mode = "in training" if training else "in evaluation"
     run = layer.run(setting)
 
-    agree_with(run.recording, prediction.recording())
     for alias, handed_on in prediction.aliases().items():
         sure = Certainty.ALWAYS if handed_on else Certainty.NEVER
         shows(f"returns its input itself {mode}", sure, run.aliases.named(alias), False)
+    agree_with(run.recording, prediction.recording())
     if not layer.has_values:
         return
     draws = Certainty(prediction.draws)

@@ -133,10 +133,11 @@ def _draw(trial: Trial, config: pytest.Config) -> None:
 
 
 def _examples(trial: Trial) -> int:
-    """How many cases: for each class of torch.nn a quarter of what other laws are tried on."""
+    """How many cases: a quarter for each class, where a law speaks of all those of torch.nn."""
     profile = settings.default
     assert profile is not None
-    return max(profile.max_examples // 4, 5) if trial.layer else profile.max_examples
+    every = trial.law.over_layers and not trial.law.having
+    return max(profile.max_examples // 4, 5) if every else profile.max_examples
 
 
 class TimedOut(Exception):

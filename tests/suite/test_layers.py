@@ -17,7 +17,8 @@ import oracles.laws
 from oracles.case import Case
 from oracles.deviations import load
 from oracles.law import LAWS, Unsupported, Violation
-from oracles.traits import CLASSES
+from oracles.script import message
+from oracles.traits import CLASSES, TRAITS
 from oracles.trial import Trial
 from strategies import drawn_for
 from strategies.layers import EXCLUDED
@@ -142,7 +143,7 @@ def _breakable() -> list[tuple[str, Callable[[Forward], Forward]]]:
     for name in CLASSES:
         if name.startswith("Parameter") or "Lazy" in name or name == "Identity":
             continue  # no forward, the forward of another class, nothing to break
-        traits = TRAITS.get(name, TRAITS.get(f"{name}_packed", Traits()))
+        traits = TRAITS[name]
         ways = [way for way in BREAKING if way not in (writing, handing_on)]
         ways += [writing] if traits.parameters({}) else []
         ways += [handing_on] if traits.call in ("{self}({0})", "{self}({0}, {1})") else []

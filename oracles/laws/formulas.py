@@ -1,0 +1,507 @@
+"""Formulas: what single layers compute in each mode, by the numbers, in double precision."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import nn
+
+from ..law import law
+from ..relations import agree, equal, every, holds, refuses
+from ..sample import Sample
+from ..setting import Setting, all_of, evaluating, grad_enabled, plain_grad, training, uniform
+from ..subject import Layer, Subject
+
+_BATCH: Final = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
+_INSTANCE: Final = ("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d")
+
+#: Statistics of the batch, and the affine map, as the page of nn.BatchNorm1d writes them.
+_OBSERVED: Final = """\
+n, start = model.n0, build()[0].n0
+x0, dims = x[0].detach(), [0, *range(2, x[0].dim())]
+row = [1, -1] + [1] * (x0.dim() - 2)
+mean, variance = x0.mean(dims), x0.var(dims, unbiased=False)
+def normalised(mean, variance):
+    with torch.no_grad():
+        y = (x0 - mean.reshape(row)) / torch.sqrt(variance.reshape(row) + n.eps)
+        return y * n.weight.reshape(row) + n.bias.reshape(row) if n.affine else y
+def near(left, right):
+    with torch.no_grad():
+        return torch.allclose(left, right, rtol=1e-9, atol=1e-9)
+"""
+
+
+@law(source="nn.BatchNorm1d", norms=("G1", "G6"), when=uniform, having=_BATCH)
+def batch_norm_normalises_by_the_batch(layer: Layer, setting: Setting) -> None:
+    """In training, or without running statistics: by the batch's mean and biased variance."""
+    if setting.training or not layer.node.arguments["track_running_stats"]:
+        run = layer.in_float64().run(setting, after=_OBSERVED)
+        every(run.evaluate("near(out[0], normalised(mean, variance))"), True)
+
+
+@law(source="nn.BatchNorm1d", norms=("G4",), when=evaluating, having=_BATCH)
+def batch_norm_evaluates_with_its_statistics(layer: Layer, setting: Setting) -> None:
+    """In evaluation the output is the affine map of the running statistics, which stay."""
+    if layer.node.arguments["track_running_stats"]:
+        run = layer.in_float64().run(setting, after=_OBSERVED)
+        every(run.evaluate("near(out[0], normalised(start.running_mean, start.running_var))"), True)
+        every(run.moving, True)
+
+
+@law(
+    source="nn.BatchNorm1d, momentum",
+    norms=("G2", "G3", "G5", "G11"),
+    when=training,
+    having=_BATCH,
+)
+def running_statistics_follow_the_momentum(layer: Layer, setting: Setting) -> None:
+    """running = (1 - momentum) * running + momentum * observed, with the unbiased variance.
+
+    With momentum=None it is the cumulative average; the count goes up by one, in any grad mode.
+    """
+    if layer.node.arguments["track_running_stats"]:
+        update = "m = 1 / n.num_batches_tracked.item() if n.momentum is None else n.momentum\n"
+        update += "average = (1 - m) * start.running_mean + m * mean\n"
+        update += "spread = (1 - m) * start.running_var + m * x0.var(dims, unbiased=True)\n"
+        run = layer.in_float64().run(setting, after=_OBSERVED + update)
+        every(
+            run.evaluate(
+                "near(n.running_mean, average)",
+                "near(n.running_var, spread)",
+                "n.num_batches_tracked.item() == start.num_batches_tracked.item() + 1",
+            ),
+            True,
+        )
+
+
+@law(
+    source="nn.BatchNorm1d; notes/autograd",
+    norms=("G10", "E6"),
+    when=all_of(grad_enabled, uniform),
+    having=_BATCH,
+)
+def gradients_through_batch_norm_are_those_of_its_formula(layer: Layer, setting: Setting) -> None:
+    """In evaluation dL/dx = g * w / sqrt(running_var + eps); in training it sums to zero a channel.
+
+    Frozen statistics keep no gradient from the affine parameters.
+    """
+    if layer.node.arguments["track_running_stats"]:
+        free = setting.but(frozen=(), inputs=(0,))
+        gradient = "g = weights(out[0])\nscale = n.weight.detach() if n.affine else torch.ones_like(mean)\n"
+        run = layer.in_float64().backward(free, after=_OBSERVED + gradient)
+        if setting.training:
+            seen = run.evaluate("near(x[0].grad.sum(dims), torch.zeros_like(mean))")
+        else:
+            slope = "g * (scale / torch.sqrt(start.running_var + n.eps)).reshape(row)"
+            seen = run.evaluate(f"near(x[0].grad, {slope})")
+        every(seen, True)
+        used = "start.running_mean, start.running_var" if not setting.training else "mean, variance"
+        if layer.node.arguments["affine"]:
+            xhat = "((x0 - u.reshape(row)) / torch.sqrt(v.reshape(row) + n.eps))"
+            both = f"u, v = {used}\nxhat = {xhat}\n"
+            run = layer.in_float64().backward(free, after=_OBSERVED + gradient + both)
+            every(
+                run.evaluate(
+                    "near(n.weight.grad, (g * xhat).sum(dims))", "near(n.bias.grad, g.sum(dims))"
+                ),
+                True,
+            )
+
+
+@law(
+    source="F.batch_norm, 'Expected more than 1 value per channel when training'; F.instance_norm",
+    norms=("G7", "G17"),
+    when=training,
+    having=(*_BATCH, *_INSTANCE),
+)
+def a_refused_batch_leaves_no_trace(layer: Layer, setting: Setting) -> None:
+    """One value a channel is refused in training, and moves no statistics; evaluation takes it."""
+    if layer.node.arguments["track_running_stats"]:
+        one = "few = torch.ones([1, x[0].shape[1]] + [1] * (x[0].dim() - 2), dtype=x[0].dtype)\n"
+        if layer.node.op in _INSTANCE:
+            space = int(layer.node.op[-2])
+            one = f"few = torch.ones([*x[0].shape[:-{space}], *[1] * {space}], dtype=x[0].dtype)\n"
+        one += "model, _ = build()\ntry: model(few)\nexcept ValueError: refused = True\n"
+        one += "else: refused = False\n"
+        one += "start = build()[0].state_dict()\n"
+        one += "now = model.state_dict()\n"
+        one += "same = all(torch.equal(now[k], start[k]) for k in now if 'tracked' not in k)\n"
+        one += "uncounted = all(torch.equal(now[k], start[k]) for k in now if 'tracked' in k)\n"
+        one += "taken = model.eval()(few).shape == few.shape\n"
+        run = layer.run(setting, prepare=one)
+        every(run.evaluate("refused", "same", "uncounted", "taken"), True)
+
+
+@law(source="nn.InstanceNorm1d", norms=("G15",), when=uniform, having=_INSTANCE)
+def instance_norm_tracks_the_average_of_its_instances(layer: Layer, setting: Setting) -> None:
+    """With tracking, training moves towards the instances' statistics, averaged; eval uses them."""
+    if not layer.node.arguments["track_running_stats"]:
+        return
+    space = int(layer.node.op[-2])
+    observed = f"n, start, x0 = model.n0, build()[0].n0, x[0].detach()\nif x0.dim() == {space + 1}: x0 = x0[None]\n"
+    observed += f"dims, m = list(range(-{space}, 0)), n.momentum\n"
+    observed += "average = (1 - m) * start.running_mean + m * x0.mean(dims).mean(0)\n"
+    observed += "spread = (1 - m) * start.running_var + m * x0.var(dims).mean(0)\n"
+    observed += f"row = [1, -1] + [1] * {space}\n"
+    observed += "def near(left, right): return torch.allclose(left, right, rtol=1e-9, atol=1e-9)\n"
+    observed += "with torch.no_grad():\n"
+    observed += "    y = (x0 - start.running_mean.reshape(row)) / torch.sqrt(start.running_var.reshape(row) + n.eps)\n"
+    observed += "    y = y * n.weight.reshape(row) + n.bias.reshape(row) if n.affine else y\n"
+    observed += "    used = near(out[0].reshape(x0.shape), y)\n"
+    run = layer.in_float64().run(setting, after=observed)
+    if setting.training:
+        seen = run.evaluate("near(n.running_mean, average)", "near(n.running_var, spread)")
+        every(seen, True)
+    else:
+        every(run.evaluate("used"), True)
+        every(run.moving, True)
+
+
+@law(source="nn.BatchNorm1d", norms=("G21",), when=plain_grad, having=_BATCH)
+def statistics_depend_on_training_forwards_alone(layer: Layer, setting: Setting) -> None:
+    """Evaluation forwards, freezing and grad modes between training forwards change no statistics."""
+    plain = "with torch.no_grad(): second = x[0].detach() * 2\n"
+    plain += "model.train()\nmodel(x[0].detach())\nmodel(second)\n"
+    mixed = "with torch.no_grad(): second = x[0].detach() * 2\n"
+    mixed += "model.train()\nwith torch.no_grad(): model(x[0].detach())\n"
+    mixed += "model.eval()\nmodel(second)\nmodel.requires_grad_(False)\nmodel.train()\n"
+    mixed += "with torch.inference_mode(): model(second)\nmodel.eval()\nmodel(x[0].detach())\n"
+    agree(layer.run(setting, after=mixed).state, layer.run(setting, after=plain).state)
+
+
+@law(
+    source="nn.BatchNorm1d: running statistics are 'used for normalization during evaluation'",
+    norms=("D18",),
+    when=evaluating,
+    having=_BATCH,
+)
+def a_batch_evaluates_as_its_halves_do(layer: Layer, setting: Setting) -> None:
+    """In evaluation the samples of a batch know nothing of each other."""
+    if layer.node.arguments["track_running_stats"]:
+        halves = "x0 = x[0].detach()\nwith torch.no_grad():\n"
+        halves += "    parts = torch.cat([model(x0[:1]), model(x0[1:])])\n"
+        halves += "    same = torch.allclose(parts, out[0], rtol=1e-12, atol=1e-12)\n"
+        every(layer.in_float64().run(setting, after=halves).evaluate("same"), True)
+
+
+@law(
+    source="nn.SyncBatchNorm; SyncBatchNorm.convert_sync_batchnorm",
+    norms=("G18", "G19"),
+    since="2.4",
+)
+def converting_to_sync_batch_norm_keeps_modes_and_state(sample: Sample) -> None:
+    """It keeps training flags, requires_grad and statistics, and evaluates as batch norm does."""
+    sample.needs_values()
+    width = 3
+    model = nn.Sequential(nn.BatchNorm1d(width), nn.BatchNorm1d(width)).to(sample.device)
+    model[1].eval().requires_grad_(False)
+    with torch.no_grad():
+        model[0].running_mean.add_(1)
+    expected = [(m.training, m.weight.requires_grad) for m in model]
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    holds(
+        [(m.training, m.weight.requires_grad) for m in converted],
+        "flags after conversion",
+        expected,
+    )
+    equal(converted[0].running_mean, torch.ones(width, device=sample.device), "the running mean")
+    x = torch.randn(4, width, device=sample.device)
+    plain = nn.BatchNorm1d(width).to(sample.device).eval()
+    sync = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+    equal(sync(x), plain(x), "SyncBatchNorm in evaluation")
+
+
+# --- dropout and other randomness ----------------------------------------------------------------
+
+_DROPOUT: Final = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d")
+_NO_GRAD: Final = "with torch.no_grad():\n"
+
+
+@law(source="nn.Dropout", norms=("H2", "H3"), when=training, having=_DROPOUT)
+def dropout_zeroes_or_scales(layer: Layer, setting: Setting) -> None:
+    """In training each element is 0 or x / (1 - p); with p=0 all are x, with p=1 all are 0."""
+    p = layer.node.arguments["p"]
+    scaled = "0 * x[0]" if p == 1.0 else f"x[0] / (1 - {p})"
+    kept = _NO_GRAD + f"    scaled = {scaled}\n    zero = out[0] == 0\n"
+    kept += "    right = torch.where(zero, torch.zeros_like(scaled), scaled)\n"
+    kept += "    near = torch.allclose(out[0], right, rtol=1e-12, atol=0)\n"
+    run = layer.in_float64().run(setting, after=kept)
+    every(run.evaluate("near"), True)
+    if p in (0.0, 1.0):
+        every(run.evaluate("bool(zero.all())"), p == 1.0)
+
+
+@law(
+    source="nn.Dropout1d: 'zero out entire channels'",
+    norms=("H4",),
+    when=training,
+    having=_DROPOUT[1:],
+)
+def channel_dropout_zeroes_whole_channels(layer: Layer, setting: Setting) -> None:
+    """Of a channel of a sample all elements are zeroed, or none."""
+    space = int(layer.node.op.removeprefix("Dropout")[0])
+    whole = _NO_GRAD + f"    flat = (out[0] == 0).flatten(-{space})\n"
+    whole += "    whole = bool((flat.all(-1) | ~flat.any(-1)).all())\n"
+    every(layer.run(setting, after=whole).evaluate("whole"), True)
+
+
+@law(
+    source="nn.Dropout: 'independently for each forward call'",
+    norms=("H5", "H7"),
+    when=training,
+    having=("Dropout", "AlphaDropout", "RReLU"),
+)
+def reseeding_repeats_a_mask(layer: Layer, setting: Setting) -> None:
+    """A second forward draws on, and with the same seed it repeats the first, in any grad mode."""
+    again = "drawn = torch.get_rng_state()\nwith torch.no_grad(): model(x[0].detach())\n"
+    again += "on = not torch.equal(drawn, torch.get_rng_state())\n"
+    again += f"torch.manual_seed({layer.specimen.seed})\n"
+    again += (
+        _NO_GRAD
+        + "    same = torch.allclose(model(x[0]), out[0], rtol=0, atol=0, equal_nan=True)\n"
+    )
+    run = layer.run(setting, after=again)
+    every(run.evaluate("same"), True)
+    if layer.node.op != "RReLU" and 0.0 < layer.node.arguments["p"] < 1.0:
+        every(run.evaluate("on"), True)
+
+
+@law(
+    source="F.dropout, training=True; F.scaled_dot_product_attention; F.gumbel_softmax",
+    norms=("H8", "H9", "H17"),
+    when=evaluating,
+    having=("dropout_by_default", "attention", "gumbel_softmax"),
+)
+def functions_that_are_not_told_draw_in_evaluation(subject: Subject, setting: Setting) -> None:
+    """F.dropout, scaled_dot_product_attention and gumbel_softmax know nothing of eval()."""
+    subject.needs_values()
+    every(subject.run(setting).drawing, False)
+
+
+@law(source="nn.RReLU", norms=("H10", "H11", "H12"), when=uniform, having=("RReLU",))
+def rrelu_draws_its_slopes_between_its_bounds(layer: Layer, setting: Setting) -> None:
+    """x stays where it is positive; elsewhere slopes are drawn in training, their mean in eval.
+
+    The gradient is the slope.
+    """
+    lower, upper = layer.node.arguments["lower"], layer.node.arguments["upper"]
+    slopes = (
+        _NO_GRAD
+        + "    x0 = x[0].detach()\n    slope = torch.where(x0 >= 0, torch.ones_like(x0), out[0] / x0)\n"
+    )
+    slopes += f"    low, high = {lower}, {upper}\n    negative = x0 < 0\n"
+    if not setting.training:
+        slopes += "    low = high = (low + high) / 2\n"
+    slopes += "    right = (slope >= low - 1e-9) & (slope <= high + 1e-9) | ~negative\n"
+    slopes += "    right &= negative | (out[0] == x0)\n"
+    run = layer.in_float64().run(setting, after=slopes)
+    every(run.evaluate("bool(right.all())"), True)
+    if grad_enabled(setting):
+        slopes += (
+            "    g = weights(out[0])\n    near = torch.allclose(x[0].grad, g * slope, rtol=1e-9)\n"
+        )
+        trained = layer.in_float64().backward(setting.but(inputs=(0,)), after=slopes)
+        every(trained.evaluate("near"), True)
+
+
+@law(source="nn.Dropout, p", norms=("H13",), when=training, having=("Dropout", "AlphaDropout"))
+def a_changed_probability_acts_at_the_next_forward(layer: Layer, setting: Setting) -> None:
+    """p is read in forward: set to 0 the layer hands on its input, set to 1 it gives a constant."""
+    none = layer.run(setting, prepare="model.n0.p = 0.0", after="same = torch.equal(out[0], x[0])")
+    every(none.evaluate("same"), True)
+    if layer.node.op == "Dropout":
+        whole = layer.run(setting, prepare="model.n0.p = 1.0", after="none = not out[0].any()")
+        every(whole.evaluate("none"), True)
+
+
+@law(source="nn.Dropout, inplace", norms=("H14",))
+def dropout_in_place_writes_in_training_alone(sample: Sample) -> None:
+    """inplace=True changes its input in training, where it refuses a leaf that requires grad."""
+    sample.needs_values()
+    x = torch.ones_like(sample.tensor())
+    layer = nn.Dropout(1.0, inplace=True)
+    layer.eval()(x)
+    equal(x, torch.ones_like(x), "the input after evaluation")
+    holds(layer.eval()(x) is x, "layer(x) is x in evaluation")
+    leaf = torch.ones_like(x).requires_grad_()
+    holds(layer.eval()(leaf) is leaf, "layer(leaf) is leaf in evaluation")
+    layer.train()
+    refuses(lambda: layer(leaf), RuntimeError, "in-place operation")
+    layer(x)
+    equal(x, torch.zeros_like(x), "the input after training")
+
+
+@law(source="nn.AlphaDropout: 'maintains the self-normalizing property'", norms=("H15",))
+def alpha_dropout_keeps_mean_and_variance(sample: Sample) -> None:
+    """In training, of inputs with mean 0 and variance 1, both stay: in expectation."""
+    sample.needs_values()
+    torch.manual_seed(0)
+    x = torch.randn(200_000, dtype=torch.float64, device=sample.device)
+    for p in (0.1, 0.5):
+        y = nn.AlphaDropout(p)(x)
+        # Six standard errors of a mean of 200,000, and of a variance with these tails.
+        holds(bool(abs(y.mean()) < 0.0135), f"abs(mean) < 0.0135 for p={p}")
+        holds(bool(abs(y.var() - 1) < 0.03), f"abs(variance - 1) < 0.03 for p={p}")
+
+
+@law(source="Module.train, recursively", norms=("H16",))
+def a_child_follows_its_own_flag(sample: Sample) -> None:
+    """Dropout told eval() in a training parent hands on its input; the reverse drops."""
+    sample.needs_values()
+    x = torch.ones_like(sample.tensor())
+    model = nn.Sequential(nn.Identity(), nn.Dropout(1.0))
+    model.train()
+    model[1].eval()
+    equal(model(x), x, "a training parent with a child in evaluation")
+    model.eval()
+    model[1].train()
+    equal(model(x), torch.zeros_like(x), "an evaluating parent with a child in training")
+
+
+# --- attention -----------------------------------------------------------------------------------
+
+
+@law(
+    source="nn.TransformerEncoder, enable_nested_tensor; Fast path",
+    norms=("I7",),
+    when=evaluating,
+    having=("TransformerEncoder",),
+)
+def unpadded_positions_do_not_depend_on_the_fast_path(layer: Layer, setting: Setting) -> None:
+    """With a padding mask, evaluation gives the same values at positions that are not padding."""
+    if layer.node.op == "TransformerEncoder_padded":
+        start = "kept = out[0][:, :-1]\nmodel.requires_grad_(True)\n"
+        start += "with torch.enable_grad(): slow = model(x[0].detach())[:, :-1].detach()\n"
+        start += _NO_GRAD + "    near = torch.allclose(kept, slow, rtol=1e-8, atol=1e-8)\n"
+        every(layer.in_float64().run(setting, after=start).evaluate("near"), True)
+
+
+@law(
+    source="Module.register_forward_hook: 'every time after forward() has computed an output'",
+    norms=("I9",),
+    when=all_of(evaluating, plain_grad),
+    having=("TransformerEncoderLayer", "TransformerEncoder", "MultiheadAttention"),
+    since="2.5",
+)
+def hooks_on_children_fire_in_every_grad_mode(layer: Layer, setting: Setting) -> None:
+    """Hooks on the parts of an encoder fire as often whether or not anything is recorded."""
+    count = "calls = []\nfor m in model.modules():\n    m.register_forward_hook(lambda m, *_: calls.append(type(m).__name__))"
+    modes = (("torch.no_grad()",), ("torch.inference_mode()",))
+    expected = layer.run(setting, prepare=count).evaluate("calls")
+    for grad in modes:
+        agree(layer.run(setting.but(grad=grad), prepare=count).evaluate("calls"), expected)
+
+
+# --- recurrent layers, embeddings, parametrizations, lazy layers ---------------------------------
+
+
+@law(
+    source="nn.LSTM, dropout: 'on the outputs of each layer except the last layer'",
+    norms=("J1", "J2", "J3"),
+    when=all_of(plain_grad, uniform),
+    having=("RNN", "GRU", "LSTM"),
+)
+def recurrent_dropout_acts_between_layers(layer: Layer, setting: Setting) -> None:
+    """With one layer it does nothing; with two and p=1 training does not see the input any more."""
+    if layer.node.op.endswith("packed"):
+        return
+    layers, torn = layer.node.arguments["num_layers"], "model.n0.dropout = 1.0\n"
+    if layers == 1:
+        agree(layer.run(setting, prepare=torn).output, layer.run(setting).output)
+    else:
+        other = "with torch.no_grad():\n    seen = model(x[0].detach())\n    unseen = model(x[0].detach() * 3 + 1)\n"
+        run = layer.run(setting, prepare=torn, after=other + "blind = torch.equal(seen, unseen)")
+        every(run.evaluate("blind"), setting.training)
+
+
+@law(
+    source="nn.Embedding, max_norm",
+    norms=("J5", "J6", "J7"),
+    having=("Embedding", "EmbeddingBag"),
+)
+def looked_up_rows_are_renormalised(layer: Layer, setting: Setting) -> None:
+    """With max_norm no row that was looked up is longer, in any mode; a second look-up moves none."""
+    most = layer.node.arguments.get("max_norm")
+    if most is not None:
+        rows = _NO_GRAD + "    w = model.n0.weight\n    looked = x[0].unique()\n"
+        rows += f"    short = bool((w[looked].double().norm(dim=1) <= {most} * (1 + 1e-5)).all())\n"
+        rows += "    others = torch.ones(len(w), dtype=torch.bool, device=w.device)\n    others[looked] = False\n"
+        rows += "    untouched = torch.equal(w[others], build()[0].n0.weight[others])\n"
+        rows += "    once = w.clone()\n    model(x[0])\n    stays = torch.allclose(w, once, rtol=1e-6, atol=0)\n"
+        rows += "leaf = model.n0.weight.is_leaf and not model.n0.weight.is_inference()\n"
+        every(layer.run(setting, after=rows).evaluate("short", "untouched", "stays", "leaf"), True)
+
+
+@law(
+    source="nn.Embedding, padding_idx",
+    norms=("J8",),
+    when=plain_grad,
+    having=("Embedding", "EmbeddingBag"),
+)
+def padding_rows_receive_zero(layer: Layer, setting: Setting) -> None:
+    """The row of padding_idx gets a gradient of zero, and a step without weight decay leaves it."""
+    if layer.node.arguments.get("padding_idx") is not None and not setting.frozen:
+        step = "row = model.n0.weight[0].detach().clone()\n"
+        step += "zero = not model.n0.weight.grad[0].any()\n"
+        step += "torch.optim.SGD(model.parameters(), lr=0.1).step()\n"
+        step += "still = torch.equal(row, model.n0.weight[0].detach())\n"
+        every(layer.backward(setting, after=step).evaluate("zero", "still"), True)
+
+
+@law(
+    source="nn.utils.parametrizations.spectral_norm; parametrize.cached",
+    norms=("J12", "J13"),
+    when=plain_grad,
+    having=("Linear",),
+)
+def each_access_iterates_in_training_alone(layer: Layer, setting: Setting) -> None:
+    """An access of a weight with spectral_norm iterates in training, under no_grad too; never in eval.
+
+    Inside parametrize.cached() the first access counts alone.
+    """
+    features = layer.node.arguments
+    if layer.node.op == "Linear" and min(features["in_features"], features["out_features"]) > 1:
+        wrap = "nn.utils.parametrizations.spectral_norm(model.n0)\n"
+        wrap += "norm = model.n0.parametrizations.weight[0]\n"
+        wrap += f"norm.train({setting.trains('n0')})\n"
+        wrap += "norm._u.copy_(torch.nn.functional.normalize(torch.arange(1.0, len(norm._u) + 1).to(norm._u.dtype), dim=0))\n"
+        access = "u = norm._u.clone()\nwith torch.no_grad(): model.n0.weight\nmoved = not torch.equal(u, norm._u)\n"
+        access += "with nn.utils.parametrize.cached():\n    first = model.n0.weight\n    u = norm._u.clone()\n"
+        access += "    again = model.n0.weight is first and torch.equal(u, norm._u)\n"
+        access += "dropped = model.n0.weight is not first\n"
+        run = layer.in_float64().run(setting, prepare=wrap + access)
+        every(run.evaluate("again", "dropped"), True)
+        every(run.evaluate("moved"), setting.trains("n0"))
+
+
+@law(source="nn.LazyLinear; LazyModuleMixin", norms=("J15",))
+def a_lazy_layer_becomes_trainable_in_any_mode(sample: Sample) -> None:
+    """Initialised by a forward under no_grad, in train or eval, its parameters are leaves to train."""
+    for told in (True, False):
+        layer = nn.LazyLinear(2)
+        layer.train(told)
+        with torch.no_grad():
+            layer(torch.ones(1, 3))
+        holds(layer.training, "layer.training after initialisation", told)
+        holds(
+            [p.requires_grad and p.is_leaf for p in layer.parameters()],
+            "trainable leaves",
+            [True, True],
+        )
+
+
+@law(source="nn.FractionalMaxPool2d, _random_samples", norms=("J10",))
+def given_samples_make_fractional_pooling_deterministic(sample: Sample) -> None:
+    """With _random_samples it draws nothing, in training and in evaluation."""
+    sample.needs_values()
+    x = torch.randn(2, 1, 4, 4, device=sample.device)
+    given = torch.rand(2, 1, 2, device=sample.device)
+    for told in (True, False):
+        layer = nn.FractionalMaxPool2d(2, output_size=2, _random_samples=given).train(told)
+        equal(layer(x), layer(x), f"two forwards with training={told}")
+        free = nn.FractionalMaxPool2d(2, output_size=2).train(told)
+        torch.manual_seed(1)
+        first = free(x)
+        torch.manual_seed(1)
+        equal(free(x), first, f"reseeded, with training={told}")
