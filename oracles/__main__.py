@@ -1,4 +1,4 @@
-"""The command line: list the laws, replay a case, print its script, compare results, show the layers."""
+"""The command line: the laws, the layers, a stored case and its script, results compared."""
 
 from __future__ import annotations
 

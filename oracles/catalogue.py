@@ -105,7 +105,7 @@ def mark(row: Row, column: str) -> str:
 
 
 def as_text(results: Results) -> str:
-    """The table for a terminal: a line for each class that shows a trait, and the names of all others."""
+    """The table for a terminal: a line for each class that shows a trait, and all other names."""
     found = rows(results)
     telling = [row for row in found if row.traits]
     lines = [[row.name, *(mark(row, column) for column in COLUMNS)] for row in telling]

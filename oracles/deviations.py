@@ -335,6 +335,12 @@ def a_batch_norm_is_there(specimen: Specimen, setting: Setting) -> bool:
 
 
 @of_modules
+def a_hook_computes_a_weight(specimen: Specimen, setting: Setting) -> bool:
+    """Some layer has nn.utils.weight_norm or nn.utils.spectral_norm, which are hooks."""
+    return not {"Linear_weight_norm", "Linear_spectral_norm"}.isdisjoint(specimen.recipe.ops())
+
+
+@of_modules
 def a_padded_encoder_evaluates(specimen: Specimen, setting: Setting) -> bool:
     """A TransformerEncoder is given a padding mask: in evaluation it may take the fast path."""
     return "TransformerEncoder_padded" in specimen.recipe.ops()

@@ -189,7 +189,7 @@ def witnesses(
     """The witnesses that must still break the law on this device and torch, with this layer."""
     for deviation in register.of(law.name, device):
         for case in deviation.cases:
-            if case.law == law.name and layer in ("", _layer(case)):
+            if case.law == law.name and (not layer or layer == _layer(case)):
                 yield deviation, replace(case, device=device)
 
 

@@ -53,7 +53,7 @@ _TELLING: Final = frozenset(
     (*MODE_DEPENDENT, "Embedding", "EmbeddingBag", "FractionalMaxPool2d", "mul_", "add_")
 )
 #: For layers with a weight, a parametrization more often.
-_WEIGHTED_EXTRAS: Final = (*_EXTRAS[:10], *_EXTRAS[12:], "weight_norm", "spectral_norm")
+_WEIGHTED_EXTRAS: Final = (*_EXTRAS[:8], *_EXTRAS[12:], "weight_norm", "spectral_norm")
 _WEIGHTED: Final = ("Linear", "Conv1d", "Conv2d")
 _TIEABLE: Final = (*_WEIGHTED, "Embedding", "PReLU")
 
@@ -266,11 +266,16 @@ def _steps(draw: DrawFn, filling: _Filling) -> bool:
         spent = _again(draw, draft, source)
     if not spent:
         spent = 1
-        kinds = _fitting(draft, source)
-        telling = [k for k in kinds if k.op in _TELLING]
-        _node(draw, draft, source, pick(draw, telling if telling and draw(upto(2)) == 2 else kinds))
+        _node(draw, draft, source, pick(draw, _preferred(draw, _fitting(draft, source))))
     filling.spent += spent
     return True
+
+
+def _preferred(draw: DrawFn, kinds: list[Kind]) -> list[Kind]:
+    """Some of the kinds: now and then those that tell the modes apart, or those with a weight."""
+    preference = draw(upto(8))
+    preferred = _TELLING if preference > 5 else _WEIGHTED if preference == 5 else ()
+    return [k for k in kinds if k.op in preferred] or kinds
 
 
 def _input(draw: DrawFn, rank: int, integer: bool) -> Shape:

@@ -95,7 +95,12 @@ def log_folder(config: pytest.Config) -> Path:
 
 def running_case(config: pytest.Config, *what: str) -> Path:
     """The file with the case that a law, layer and device is being judged on."""
-    return log_folder(config) / f"{'@'.join(what)}.json"
+    return log_folder(config) / f"{label(*what)}.json"
+
+
+def label(name: str, layer: str, device: str) -> str:
+    """How a test is called: the law, the layer if it is one of layers, the device."""
+    return "@".join(part for part in (name, layer, device) if part)
 
 
 class Reporter:
@@ -124,7 +129,8 @@ class Reporter:
             self.results[report.nodeid] = self._crashed(report)
 
     def _crashed(self, report: pytest.TestReport) -> LawResult:
-        name, layer, device = report.nodeid.partition("[")[2].rstrip("]").split("@")
+        labels = {label(*what): what for what in tried(self.config)}
+        name, layer, device = labels[report.nodeid.partition("[")[2].rstrip("]")]
         reason = str(report.longrepr).strip().splitlines()[-1]
         case = running_case(self.config, name, layer, device)
         if case.exists():

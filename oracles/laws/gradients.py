@@ -136,7 +136,7 @@ differences = [(beside(h) - beside(-h)) / (2 * h) for h in steps]
 @law(
     source="notes/autograd, Gradients for non-differentiable functions: 'if the function is differentiable'",
     when=plain_grad,
-    without=(*_CUT, "spectral_norm", "Embedding", "EmbeddingBag"),
+    without=(*_CUT, "spectral_norm", "Linear_spectral_norm", "Embedding", "EmbeddingBag"),
 )
 def gradients_are_slopes(subject: Subject, setting: Setting) -> None:
     """Gradients are the slope of the loss, as central differences in float64 measure it.

@@ -27,7 +27,7 @@ from tests import report
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     tried = report.tried(metafunc.config)
-    metafunc.parametrize(("name", "layer", "device"), tried, ids=["@".join(t) for t in tried])
+    metafunc.parametrize(("name", "layer", "device"), tried, ids=[report.label(*t) for t in tried])
 
 
 @pytest.fixture(scope="session")

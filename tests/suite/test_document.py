@@ -76,6 +76,7 @@ def test_a_deviation_is_told_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
         basis="rounding",
         reason="Another kernel runs.",
         link="https://pytorch.org/docs/stable/notes/autograd.html",
+        seen="",
         ulps=2.0,
     )
     monkeypatch.setattr(document, "load", lambda: Register((deviation,), "2.13.0"))

@@ -11,7 +11,7 @@ import oracles.laws  # noqa: F401  # the registry as it is used
 from oracles.law import LAWS, LawError, law
 from oracles.sample import Nesting, Sample
 from oracles.setting import Setting, evaluating
-from oracles.subject import Subject
+from oracles.subject import Layer, Subject
 
 
 @pytest.fixture(autouse=True)
@@ -135,4 +135,4 @@ def test_the_laws_there_are_have_their_parts() -> None:
         assert name == made.name
         assert made.sentence.endswith("."), name
         assert made.formula, name
-        assert set(made.quantifiers.values()) <= {Subject, Setting, Sample, Nesting}, name
+        assert set(made.quantifiers.values()) <= {Subject, Layer, Setting, Sample, Nesting}, name

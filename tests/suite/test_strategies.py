@@ -20,7 +20,7 @@ from oracles.sample import Nesting
 from oracles.setting import CONTEXTS, fold
 from oracles.specimen import Specimen, lattice
 from oracles.subject import Subject
-from oracles.traits import DROPOUTS, MODE_DEPENDENT, TRAITS
+from oracles.traits import CLASSES, DROPOUTS, MODE_DEPENDENT, TRAITS, class_of
 from strategies import drawn_for, nestings, recipes, samples, specimens
 from strategies.layers import KINDS
 from strategies.recipes import BUDGET, CHECKPOINT, FEATURES
@@ -228,12 +228,14 @@ EXTRAS = {*WITHIN, *HOOKS, *PARAMETRIZATIONS, *FEATURES, CHECKPOINT}
 @pytest.mark.parametrize("law", [n for n in sorted(LAWS) if LAWS[n].having or LAWS[n].without])
 def test_a_law_is_given_what_it_asks_for(law: str) -> None:
     asked = LAWS[law]
-    assert {*asked.having, *asked.without} <= {*KINDS, *EXTRAS}, "there is nothing of this name"
+    known = {*CLASSES} if asked.over_layers else {*KINDS, *EXTRAS}
+    assert {*asked.having, *asked.without} <= known, "there is nothing of this name"
     for fields in drawn(drawn_for(asked), 12):
         present: set[str] = set()
         for node in fields["specimen"].recipe.walk():
             done = {node.within, node.hooked, node.parametrized}
-            present |= {node.op} | done
+            # A law of layers asks for a class, of which there may be several kinds.
+            present |= {class_of(node.op) if asked.over_layers else node.op} | done
             present |= {name for name, ways in FEATURES.items() if not done.isdisjoint(ways)}
             present |= {CHECKPOINT} if node.checkpointed else set()
         assert present.isdisjoint(asked.without)
