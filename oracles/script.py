@@ -139,7 +139,8 @@ def _law_itself(law: Law, case: Case) -> str:
     helpers = "".join(f"\n\n{source}" for source in _helpers(module, body))
     made = _tensor(case.sample) if case.sample is not None else ""
     text = f"{helpers}{made}\n\n{body}\n"
-    return "\n".join([*_imports(text), "import torch"]) + "\n" + text
+    layers = ["from torch import nn"] if re.search(r"(?<!\.)\bnn\.", text) else []
+    return "\n".join([*_imports(text), "import torch", *layers]) + "\n" + text
 
 
 def _listed(made: Any) -> list[ast.stmt]:

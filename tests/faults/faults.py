@@ -956,3 +956,7 @@ def optimizers_accept_anything() -> Undo:
             self.param_groups.append(group)
 
     return put(torch.optim.Optimizer, "add_param_group", add_param_group)
+
+
+# Those of single layers: imported last, as they use what is above.
+from tests.faults import layers  # noqa: E402, F401

@@ -209,6 +209,8 @@ def patched() -> dict[str, Any]:
         *(nn.utils.parametrizations._SpectralNorm, torch.Tensor, torch.autograd),
         *(torch.no_grad, torch.enable_grad, torch.set_grad_enabled, torch.inference_mode),
         *(torch.utils._contextlib, torch.utils.checkpoint, torch.optim.SGD, torch.optim.Optimizer),
+        *(nn.SyncBatchNorm, nn.Sequential, nn.TransformerEncoder, nn.LazyLinear, nn.EmbeddingBag),
+        *(nn.FractionalMaxPool2d, nn.AlphaDropout),
         sys.modules["threading"].Thread,
     )
     return {f"{owner}.{k}": id(v) for owner in owners for k, v in vars(owner).items()}
