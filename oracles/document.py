@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final
@@ -14,7 +15,7 @@ from .law import LAWS, Law
 from .laws import THEORIES
 from .sample import Nesting, Sample
 from .setting import Setting, always
-from .subject import Subject
+from .subject import Layer, Subject
 
 INTRO: Final = """\
 Each law is one promise of PyTorch about its modes: a sentence, and a formula that is the very
@@ -27,6 +28,7 @@ SPOILING: Final = "These spoil whatever is compared; a law that shows one well n
 
 _QUANTIFIERS: Final[dict[type, str]] = {
     Subject: "every module with its inputs",
+    Layer: "every layer, alone",
     Setting: "every setting of the three switches",
     Sample: "every tensor that can require grad",
     Nesting: "every nest of grad-mode contexts",
@@ -132,7 +134,9 @@ def _scope(law: Law) -> Iterator[str]:
     yield f"for {' and '.join(words)}"
     if law.when is not always:
         yield f"in settings where: {escaped(' '.join((law.when.__doc__ or '').split()))}"
-    if law.having:
+    if law.having and law.over_layers:
+        yield f"the classes {_codes(law.having)}"
+    elif law.having:
         yield f"modules that have at least one of: {_codes(law.having)}"
     if law.without:
         yield f"modules that have none of: {_codes(law.without)}"
@@ -163,8 +167,14 @@ def _see(link: str) -> str:
 
 def _measured(law: Law, result: Mapping[str, Any]) -> str:
     where = f"torch {result['torch']}, {result['device']}, profile {result['profile']}"
-    for entry in result["laws"]:
-        if entry["name"] == law.name:
-            judged = f"{entry['subjects']:,} subjects, {entry['cells']:,} cells"
-            return f"{where}: {spoken(entry['status'])}, {judged}"
-    return f"{where}: not recorded"
+    found = [entry for entry in result["laws"] if entry["name"] == law.name]
+    if not found:
+        return f"{where}: not recorded"
+    judged = (
+        f"{sum(e['subjects'] for e in found):,} subjects, {sum(e['cells'] for e in found):,} cells"
+    )
+    if len(found) == 1:
+        return f"{where}: {spoken(found[0]['status'])}, {judged}"
+    statuses = Counter(entry["status"] for entry in found)
+    classes = ", ".join(f"{spoken(s)} for {n} classes" for s, n in sorted(statuses.items()))
+    return f"{where}: {classes}, {judged}"

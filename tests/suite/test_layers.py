@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -14,9 +16,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from torch import nn
 
 import oracles.laws
+from oracles import catalogue
+from oracles.__main__ import main as cli
 from oracles.case import Case
+from oracles.catalogue import Row
 from oracles.deviations import load
 from oracles.law import LAWS, Unsupported, Violation
+from oracles.results import Results
+from oracles.results import load as load_results
 from oracles.script import message
 from oracles.traits import CLASSES, TRAITS
 from oracles.trial import Trial
@@ -24,6 +31,7 @@ from strategies import drawn_for
 from strategies.layers import EXCLUDED
 
 assert oracles.laws.THEORIES
+ROOT = Path(__file__).parents[2]
 LAW = LAWS["a_layer_does_what_its_traits_claim"]
 
 
@@ -39,6 +47,71 @@ def test_every_class_of_torch_nn_is_in_the_catalogue_or_excluded_with_a_reason()
     assert not set(CLASSES) & set(EXCLUDED), "excluded, and in the catalogue"
     assert all(EXCLUDED.values())
     assert set(EXCLUDED) <= of_torch()
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Results:
+    """The results that the table is made of."""
+    return load_results(ROOT / "results" / "torch2.13-cpu.json")
+
+
+def test_every_class_has_a_row_and_was_judged_in_every_mode(recorded: Results) -> None:
+    rows = {row.name: row for row in catalogue.rows(recorded)}
+    assert tuple(rows) == CLASSES
+    parts = {"train", "eval", "recording", "no grad", "inference mode", "not frozen"}
+    for row in rows.values():
+        owning = any(TRAITS[kind].parameters({"sizes": [1]}) for kind in row.kinds)
+        wanted = parts | ({"frozen"} if owning else set())
+        assert wanted <= set(row.settings), (row.name, row.settings)
+        assert row.subjects >= 20
+
+
+def test_the_table_on_disk_is_up_to_date(recorded: Results) -> None:
+    found = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
+    if found != catalogue.as_markdown(recorded):
+        pytest.fail("docs/layers.md is not what was recorded: run `python -m oracles docs`")
+
+
+def test_a_cell_says_in_which_modes_a_trait_showed() -> None:
+    def cell(column: str, **traits: int) -> str:
+        shown = {name.replace("_", " "): count for name, count in traits.items()}
+        return catalogue.mark(Row("X", (), shown, 1.5, 1, 1, {}, {}, (), ()), column)
+
+    assert cell("random") == ""
+    assert cell("random", is_random_in_training=3) == "train"
+    assert cell("random", is_random_in_evaluation=3) == "eval"
+    assert cell("random", is_random_in_training=1, is_random_in_evaluation=1) == "both"
+    assert cell("train and eval differ", differs_between_train_and_eval=1) == "yes"
+    assert (
+        cell("other kernel, unrecorded", takes_another_kernel_where_nothing_is_recorded=1)
+        == "1.5 ulp"
+    )
+
+
+def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["catalogue"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in CLASSES)
+    assert cli(["catalogue", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in data["layers"]] == list(CLASSES)
+
+
+def test_results_without_layers_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "results" / "torch2.13-cpu.json").read_text(encoding="utf-8")
+    data = json.loads(text) | {"laws": []}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    for named, words in ((path, "says nothing of layers"), (tmp_path / "no.json", "cannot read")):
+        assert cli(["catalogue", "--results", str(named)]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert len(error.splitlines()) == 1
 
 
 # --- broken traits ---------------------------------------------------------------------------
