@@ -269,13 +269,14 @@ def an_embedding_has_max_norm(specimen: Specimen, setting: Setting) -> bool:
 @of_modules
 def a_layer_draws_randomness_in_evaluation(specimen: Specimen, setting: Setting) -> bool:
     """Fractional pooling draws in every mode."""
-    return "FractionalMaxPool2d" in specimen.recipe.ops()
+    return not {"FractionalMaxPool2d", "FractionalMaxPool3d"}.isdisjoint(specimen.recipe.ops())
 
 
 @of_modules
 def functional_dropout_is_not_told_the_mode(specimen: Specimen, setting: Setting) -> bool:
-    """F.dropout is called without training=self.training."""
-    return "dropout_by_default" in specimen.recipe.ops()
+    """F.dropout is not told training=self.training, or a function draws that cannot be told."""
+    untold = {"dropout_by_default", "attention", "gumbel_softmax"}
+    return not untold.isdisjoint(specimen.recipe.ops())
 
 
 @of_modules
@@ -297,13 +298,17 @@ def an_rrelu_is_checkpointed(specimen: Specimen, setting: Setting) -> bool:
     return any(body is not None and "RReLU" in body.ops() for body in blocks)
 
 
+def _iterates(node: Node) -> bool:
+    return node.parametrized == "spectral_norm" or node.op == "Linear_spectral_norm"
+
+
 @of_modules
 def a_spectral_norm_is_checkpointed_in_training(specimen: Specimen, setting: Setting) -> bool:
     """A layer with spectral_norm runs in training mode inside a checkpointed block."""
     for path, node in specimen.recipe.paths():
         if node.checkpointed and node.body is not None:
             inner = [(f"{path}.{p}", n) for p, n in node.body.paths()]
-            if any(n.parametrized == "spectral_norm" and setting.trains(p) for p, n in inner):
+            if any(_iterates(n) and setting.trains(p) for p, n in inner):
                 return True
     return False
 
