@@ -211,7 +211,7 @@ def differ(
         if size <= beyond:
             _note(trait, claimed, shown=False)
             return
-        _note(trait, claimed, shown=True, ulps=0.0 if size == inf else size)
+        _note(trait, claimed, shown=True, ulps=size if size <= upto < inf else 0.0)
         if claimed is Certainty.NEVER or size > upto:
             message = f"it {trait}, which its traits deny: {found.message}"
             raise Violation(message, found.observed, found.expected, found.ulps) from None

@@ -586,14 +586,18 @@ MODE_DEPENDENT: Final = (
 
 
 def class_of(op: str) -> str:
-    """The class of torch.nn whose layer the node is; "" for a function, parameter or buffer."""
+    """The class of torch.nn whose layer the node is; "" for a function, parameter or buffer.
+
+    A layer to which a function of nn.utils was applied is called by that function.
+    """
     traits = TRAITS[op]
     if not traits.is_layer:
         return ""
     made = traits.makes.format(op=op, args="", first="")
-    return (
-        re.sub(r"^initialised\(|nn\.utils\.\w+\(", "", made).removeprefix("nn.").partition("(")[0]
-    )
+    applied = re.match(r"nn\.(utils\.\w+)\(", made)
+    if applied:
+        return applied[1]
+    return made.removeprefix("initialised(").removeprefix("nn.").partition("(")[0]
 
 
 #: The classes of torch.nn of which there are nodes, in the order of their names.

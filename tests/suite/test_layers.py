@@ -214,7 +214,7 @@ def _breakable() -> list[tuple[str, Callable[[Forward], Forward]]]:
     """Every layer with each way to break one of its traits that changes what it does."""
     found = []
     for name in CLASSES:
-        if name.startswith("Parameter") or "Lazy" in name or name == "Identity":
+        if name.startswith(("Parameter", "utils.")) or "Lazy" in name or name == "Identity":
             continue  # no forward, the forward of another class, nothing to break
         traits = TRAITS[name]
         ways = [way for way in BREAKING if way not in (writing, handing_on)]
