@@ -7,8 +7,10 @@ table; what is not marked was looked for in the same run and not seen.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
+from .deviations import OF_MODULES, load
 from .document import anchor, escaped, spoken
 from .law import LAWS
 from .results import LawResult, Results
@@ -49,7 +51,7 @@ class Row:
     settings    cells by each part of their setting
     outputs     of each kind, for each output whether gradients flow through it
     laws        those that speak of this class by name
-    deviations  those that it showed
+    deviations  those that it showed, without those of grad modes, which every layer shows
     """
 
     name: str
@@ -84,8 +86,13 @@ def _row(name: str, found: LawResult) -> Row:
         found.settings,
         {kind: TRAITS[kind].differentiable for kind in kinds},
         laws,
-        tuple(sorted(found.deviations)),
+        tuple(sorted(name for name in found.deviations if name in _of_layers())),
     )
+
+
+@cache
+def _of_layers() -> frozenset[str]:
+    return frozenset(d.name for d in load().deviations if d.condition in OF_MODULES)
 
 
 def as_data(results: Results) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class RegisterError(ValueError):
 
 Condition = Callable[[Case], bool]
 CONDITIONS: Final[dict[str, Condition]] = {}
+#: Those that say something of the module, and not of the grad modes alone.
+OF_MODULES: Final[set[str]] = set()
 
 
 def condition(decide: Condition) -> Condition:
@@ -58,6 +60,7 @@ def of_modules(decide: Callable[[Specimen, Setting], bool]) -> Condition:
     def decided(case: Case) -> bool:
         return case.specimen is not None and decide(case.specimen, case.setting or Setting())
 
+    OF_MODULES.add(decide.__name__)
     return condition(decided)
 
 
