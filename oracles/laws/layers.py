@@ -6,14 +6,16 @@ breaks the first law, and so does one that never shows what they claim.
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import Final
 
-from ..law import Refused, law
+from ..law import RAISED, Refused, law
 from ..reference import predict
 from ..relations import agree_with, differ, shows
 from ..run import Seen
 from ..setting import Setting, fold
+from ..specimen import Plan
 from ..subject import Layer
 from ..traits import Certainty
 
@@ -81,16 +83,16 @@ def _refuses_single_values(layer: Layer, setting: Setting) -> None:
     if setting != Setting():
         return
     claimed = layer.node.traits.batch(layer.node.arguments)
-    refused = []
+    sure = Certainty.MAYBE if claimed else Certainty.NEVER
     for smaller in layer.smaller():
         try:
             smaller.run(Setting(False))
         except Refused:
             continue
+        refused = None
         try:
             smaller.run(Setting(True))
         except Refused as refusal:
-            refused.append(str(refusal))
-    sure = Certainty.MAYBE if claimed else Certainty.NEVER
-    shown = {"refused in training alone": bool(refused)}
-    shows("refuses single values in training alone", sure, Seen(None, shown), False)
+            refused = str(refusal)
+        raised = Seen(partial(smaller.script, Plan(Setting(True))), {RAISED: refused})
+        shows("refuses single values in training alone", sure, raised, None)

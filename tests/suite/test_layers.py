@@ -24,7 +24,7 @@ from oracles.deviations import load
 from oracles.law import LAWS, Unsupported, Violation
 from oracles.results import Results
 from oracles.results import load as load_results
-from oracles.script import message
+from oracles.script import message, script
 from oracles.traits import CLASSES, TRAITS
 from oracles.trial import Trial
 from strategies import drawn_for
@@ -262,3 +262,7 @@ def test_a_broken_trait_is_noticed(name: str, breaking: Callable[[Forward], Forw
     assert trial.violation is not None
     case, violation = trial.violation
     assert f"nn.{name}(" in message(case, violation), "the message names the layer"
+    shown = compile(script(case, violation), "<script>", "exec")
+    with broken, pytest.raises(AssertionError, match="expected"):
+        exec(shown, {"__name__": "__main__"})
+    exec(shown, {"__name__": "__main__"})
