@@ -21,7 +21,7 @@ from .recipe import (
 from .sample import Nesting, Sample
 from .setting import Setting, fold
 from .specimen import Specimen
-from .traits import TRAITS
+from .traits import TRAITS, class_of
 
 SCHEMA = 1
 
@@ -47,6 +47,11 @@ class Case:
     sample: Sample | None = None
     nesting: Nesting | None = None
     schema: int = SCHEMA
+
+    @property
+    def layer(self) -> str:
+        """The class of torch.nn that its module is, for a law of layers; "" without a module."""
+        return class_of(self.specimen.recipe.nodes[0].op) if self.specimen else ""
 
 
 def to_json(case: Case) -> str:

@@ -13,8 +13,9 @@ from typing import Any, Final
 from .deviations import OF_MODULES, load
 from .document import anchor, escaped, spoken
 from .law import LAWS
+from .laws.layers import KERNEL
 from .results import LawResult, Results
-from .traits import CLASSES, TRAITS, class_of
+from .traits import CLASSES, TRAITS, kinds_of
 
 LAW: Final = "a_layer_does_what_its_traits_claim"
 
@@ -29,7 +30,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         "returns its input itself in training",
         "returns its input itself in evaluation",
     ),
-    "other kernel, unrecorded": ("takes another kernel where nothing is recorded",),
+    "other kernel, unrecorded": (KERNEL,),
     "refuses single values": ("refuses single values in training alone",),
 }
 INTRO: Final = """\
@@ -73,7 +74,7 @@ def rows(results: Results) -> list[Row]:
 
 
 def _row(name: str, found: LawResult) -> Row:
-    kinds = tuple(op for op in TRAITS if class_of(op) == name)
+    kinds = kinds_of(name)
     of_it = {name, *kinds}
     laws = tuple(law.name for law in LAWS.values() if of_it & set(law.having))
     return Row(
@@ -107,7 +108,7 @@ def mark(row: Row, column: str) -> str:
     if not any(shown):
         return ""
     if len(shown) == 1:
-        return f"{row.ulps:.2g} ulp" if "kernel" in column else "yes"
+        return f"{row.ulps:.2g} ulp" if KERNEL in COLUMNS[column] else "yes"
     return "both" if all(shown) else "train" if shown[0] else "eval"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from .setting import Precondition, Setting, always
+from .traits import CLASSES
 
 Body = Callable[..., None]
 
@@ -132,6 +133,11 @@ class Law:
     def over_layers(self) -> bool:
         """Whether it is judged on each class of torch.nn by itself."""
         return any(kind.__name__ == "Layer" for kind in self.quantifiers.values())
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The classes of torch.nn that it is judged on one by one; none if it is not of layers."""
+        return (self.having or CLASSES) if self.over_layers else ()
 
 
 LAWS: Final[dict[str, Law]] = {}

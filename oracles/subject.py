@@ -28,7 +28,6 @@ from .reference import buffers
 from .run import GENERATOR_STATES, Run, Seen, in_state
 from .setting import ENABLED, Setting
 from .specimen import BACKWARD, Plan, Specimen, source_of, statements
-from .traits import class_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -301,11 +300,6 @@ class Layer(Subject):
     def node(self) -> Node:
         """The layer, as the recipe says."""
         return self.specimen.recipe.nodes[0]
-
-    @property
-    def name(self) -> str:
-        """Its class."""
-        return class_of(self.node.op)
 
     def smaller(self) -> Iterator[Layer]:
         """The same layer with inputs of one value a batch, a channel or an instance."""

@@ -600,5 +600,10 @@ def class_of(op: str) -> str:
     return made.removeprefix("initialised(").removeprefix("nn.").partition("(")[0]
 
 
+def kinds_of(name: str) -> tuple[str, ...]:
+    """The kinds of nodes that are layers of this class of torch.nn."""
+    return tuple(op for op in TRAITS if class_of(op) == name)
+
+
 #: The classes of torch.nn of which there are nodes, in the order of their names.
 CLASSES: Final = tuple(sorted({class_of(op) for op in TRAITS} - {""}))

@@ -21,7 +21,6 @@ from .sample import Nesting, Sample
 from .setting import Setting, fold
 from .specimen import lattice
 from .subject import Layer, Subject, lacking
-from .traits import class_of
 
 
 @dataclass
@@ -189,12 +188,8 @@ def witnesses(
     """The witnesses that must still break the law on this device and torch, with this layer."""
     for deviation in register.of(law.name, device):
         for case in deviation.cases:
-            if case.law == law.name and (not layer or layer == _layer(case)):
+            if case.law == law.name and (not layer or layer == case.layer):
                 yield deviation, replace(case, device=device)
-
-
-def _layer(case: Case) -> str:
-    return class_of(case.specimen.recipe.nodes[0].op) if case.specimen else ""
 
 
 def global_state() -> dict[str, Any]:

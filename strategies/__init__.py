@@ -10,7 +10,6 @@ from hypothesis.strategies import SearchStrategy
 from oracles.law import Law
 from oracles.sample import Nesting, Sample
 from oracles.subject import Layer, Subject
-from oracles.traits import CLASSES
 
 from .nestings import nestings
 from .recipes import layers, recipes, specimens
@@ -30,7 +29,7 @@ def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
     if Subject in kinds:
         fields["specimen"] = specimens(having=law.having, without=law.without)
     if Layer in kinds:
-        names = st.just(layer) if layer else st.sampled_from(law.having or CLASSES)
+        names = st.just(layer) if layer else st.sampled_from(law.layers)
         fields["specimen"] = names.flatmap(layers)
     if Sample in kinds:
         fields["sample"] = samples()

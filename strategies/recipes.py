@@ -16,7 +16,7 @@ from hypothesis.strategies import DrawFn
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting
 from oracles.specimen import Specimen
-from oracles.traits import MODE_DEPENDENT, TRAITS, Returns, class_of
+from oracles.traits import MODE_DEPENDENT, TRAITS, Returns, kinds_of
 
 from .layers import KINDS, Kind, Shape
 from .layers.kinds import WIDE, maybe, pick, upto
@@ -385,7 +385,7 @@ def specimens(
 @st.composite
 def layers(draw: DrawFn, name: str) -> Specimen:
     """One layer of torch.nn alone, by the name of its class, with a mixture of modes."""
-    kind = KINDS[pick(draw, _variants(name))]
+    kind = KINDS[pick(draw, kinds_of(name))]
     dtype = pick(draw, [d for d in _DTYPES if d in kind.dtypes])
     shape = _input(draw, pick(draw, kind.ranks), kind.integer)
     shape = shape if kind.fits(shape) else _enlarged(shape)
@@ -400,12 +400,6 @@ def layers(draw: DrawFn, name: str) -> Specimen:
         inputs=() if kind.integer else _subset(draw, [0]),
     )
     return Specimen(recipe, dtype, draw(upto(2**16)), mixture)
-
-
-@cache
-def _variants(name: str) -> tuple[str, ...]:
-    """The kinds of nodes that are layers of this class."""
-    return tuple(op for op in KINDS if class_of(op) == name)
 
 
 def _outermost(recipe: Recipe) -> list[str]:

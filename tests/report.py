@@ -25,7 +25,6 @@ from oracles import VERSION
 from oracles.codec import decode
 from oracles.law import LAWS, Law
 from oracles.results import SCHEMA, LawResult, Results, Status, table, write
-from oracles.traits import CLASSES
 from strategies import devices
 
 PROPERTY = "torchlaws"
@@ -48,13 +47,8 @@ def tried(config: pytest.Config) -> list[tuple[str, str, str]]:
         (law.name, layer, device)
         for device in devices
         for law in chosen_laws(config)
-        for layer in _layers(law)
+        for layer in law.layers or ("",)
     ]
-
-
-def _layers(law: Law) -> tuple[str, ...]:
-    """The classes of torch.nn that a law is tried on one by one; just "" if it is not of layers."""
-    return (law.having or CLASSES) if law.over_layers else ("",)
 
 
 def profile(config: pytest.Config) -> str:
@@ -174,16 +168,17 @@ class Reporter:
         if not self.results:
             return
         terminalreporter.section("laws")
-        terminalreporter.write_line(table(self.joined().laws))
+        laws = self.joined().laws
+        terminalreporter.write_line(table(laws))
         quiet = ("HOLDS", "DEVIATES", "NOT_RUN")
-        others = [r for r in self.joined().laws if r.status not in quiet]
+        others = [r for r in laws if r.status not in quiet]
         for result in others:
             why = result.reason or (result.violation or {}).get("message", "").strip()
             script = (result.violation or {}).get("script", "")
             what = f"{result.name} of {result.layer}" if result.layer else result.name
             line = f"{result.status} {what} on {result.device}"
             terminalreporter.write_line(f"{line}: {script or why.splitlines()[0] if why else ''}")
-        left = sum(r.status == "NOT_RUN" for r in self.joined().laws)
+        left = sum(r.status == "NOT_RUN" for r in laws)
         if left:
             terminalreporter.write_line(f"NOT_RUN: {left} laws were picked and not tried")
         path = self.config.getoption("--results")

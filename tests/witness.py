@@ -19,7 +19,6 @@ import oracles.laws  # noqa: F401  # defines the laws
 from oracles import deviations
 from oracles.case import Case, to_json
 from oracles.law import LAWS, Law, Unsupported, Violation
-from oracles.traits import CLASSES
 from oracles.trial import Trial, replay
 from strategies import drawn_for
 
@@ -30,8 +29,7 @@ def find(deviation: deviations.Deviation, name: str) -> Case | None:
     """The smallest case that breaks the law as the deviation says and as no other does."""
     if not LAWS[name].over_layers:
         return _find(deviation, LAWS[name], "", 3000)
-    layers = LAWS[name].having or CLASSES
-    found = (_find(deviation, LAWS[name], layer, 60) for layer in layers)
+    found = (_find(deviation, LAWS[name], layer, 60) for layer in LAWS[name].layers)
     return next((case for case in found if case is not None), None)
 
 

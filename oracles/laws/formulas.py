@@ -17,7 +17,13 @@ _BATCH: Final = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
 _INSTANCE: Final = ("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d")
 
 #: Statistics of the batch, and the affine map, as the page of nn.BatchNorm1d writes them.
-_OBSERVED: Final = """\
+_NEAR: Final = """\
+def near(left, right):
+    with torch.no_grad():
+        return torch.allclose(left, right, rtol=1e-9, atol=1e-9)
+"""
+_OBSERVED: Final = f"""\
+{_NEAR}
 n, start = model.n0, build()[0].n0
 x0, dims = x[0].detach(), [0, *range(2, x[0].dim())]
 row = [1, -1] + [1] * (x0.dim() - 2)
@@ -26,9 +32,6 @@ def normalised(mean, variance):
     with torch.no_grad():
         y = (x0 - mean.reshape(row)) / torch.sqrt(variance.reshape(row) + n.eps)
         return y * n.weight.reshape(row) + n.bias.reshape(row) if n.affine else y
-def near(left, right):
-    with torch.no_grad():
-        return torch.allclose(left, right, rtol=1e-9, atol=1e-9)
 """
 
 
@@ -88,7 +91,10 @@ def gradients_through_batch_norm_are_those_of_its_formula(layer: Layer, setting:
     """
     if layer.node.arguments["track_running_stats"]:
         free = setting.but(frozen=(), inputs=(0,))
+        used = "mean, variance" if setting.training else "start.running_mean, start.running_var"
         gradient = "g = weights(out[0])\nscale = n.weight.detach() if n.affine else torch.ones_like(mean)\n"
+        gradient += f"u, v = {used}\n"
+        gradient += "xhat = (x0 - u.reshape(row)) / torch.sqrt(v.reshape(row) + n.eps)\n"
         run = layer.in_float64().backward(free, after=_OBSERVED + gradient)
         if setting.training:
             seen = run.evaluate("near(x[0].grad.sum(dims), torch.zeros_like(mean))")
@@ -96,11 +102,7 @@ def gradients_through_batch_norm_are_those_of_its_formula(layer: Layer, setting:
             slope = "g * (scale / torch.sqrt(start.running_var + n.eps)).reshape(row)"
             seen = run.evaluate(f"near(x[0].grad, {slope})")
         every(seen, True)
-        used = "start.running_mean, start.running_var" if not setting.training else "mean, variance"
         if layer.node.arguments["affine"]:
-            xhat = "((x0 - u.reshape(row)) / torch.sqrt(v.reshape(row) + n.eps))"
-            both = f"u, v = {used}\nxhat = {xhat}\n"
-            run = layer.in_float64().backward(free, after=_OBSERVED + gradient + both)
             every(
                 run.evaluate(
                     "near(n.weight.grad, (g * xhat).sum(dims))", "near(n.bias.grad, g.sum(dims))"
@@ -144,12 +146,11 @@ def instance_norm_tracks_the_average_of_its_instances(layer: Layer, setting: Set
     observed += "average = (1 - m) * start.running_mean + m * x0.mean(dims).mean(0)\n"
     observed += "spread = (1 - m) * start.running_var + m * x0.var(dims).mean(0)\n"
     observed += f"row = [1, -1] + [1] * {space}\n"
-    observed += "def near(left, right): return torch.allclose(left, right, rtol=1e-9, atol=1e-9)\n"
     observed += "with torch.no_grad():\n"
     observed += "    y = (x0 - start.running_mean.reshape(row)) / torch.sqrt(start.running_var.reshape(row) + n.eps)\n"
     observed += "    y = y * n.weight.reshape(row) + n.bias.reshape(row) if n.affine else y\n"
     observed += "    used = near(out[0].reshape(x0.shape), y)\n"
-    run = layer.in_float64().run(setting, after=observed)
+    run = layer.in_float64().run(setting, after=_NEAR + observed)
     if setting.training:
         seen = run.evaluate("near(n.running_mean, average)", "near(n.running_var, spread)")
         every(seen, True)

@@ -19,7 +19,6 @@ from oracles.law import LAWS, Law, OutOfScope, Unsupported, Violation
 from oracles.laws.layers import KERNEL
 from oracles.results import LawResult, Status
 from oracles.script import message, reproduces, script
-from oracles.traits import class_of
 from oracles.trial import Trial, replay, witnesses
 from strategies import drawn_for
 from tests import report
@@ -192,7 +191,8 @@ def _violated(
     case: Case, violation: Violation, folder: Path, through: tuple[str, ...]
 ) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    path = (folder / f"{_name(case)}@{case.device}.py").resolve()
+    layer = case.layer if LAWS[case.law].over_layers else ""
+    path = (folder / f"{report.label(case.law, layer, case.device)}.py").resolve()
     path.write_text(script(case, violation), encoding="utf-8")
     path.with_suffix(".json").write_text(to_json(case), encoding="utf-8")
     shown = reproduces(path, through)
@@ -210,13 +210,6 @@ def _violated(
             "reproduces": shown,
         },
     }
-
-
-def _name(case: Case) -> str:
-    """Of the file of a violation: the law, and the class of torch.nn if it is one of layers."""
-    if case.specimen is None or not LAWS[case.law].over_layers:
-        return case.law
-    return f"{case.law}@{class_of(case.specimen.recipe.nodes[0].op)}"
 
 
 def _mended(trial: Trial) -> str:
