@@ -40,7 +40,7 @@ from oracles.recipe import execute  # noqa: E402
 from oracles.run import Run  # noqa: E402
 from oracles.setting import Setting  # noqa: E402
 from oracles.specimen import Plan, Specimen, source_of, statements  # noqa: E402
-from oracles.subject import Subject, quiet  # noqa: E402
+from oracles.subject import Subject, forget, quiet  # noqa: E402
 from oracles.trial import Tally, Trial  # noqa: E402
 from strategies import drawn_for  # noqa: E402
 
@@ -112,8 +112,9 @@ def measure(number: int, subjects: int) -> dict[str, float]:
     over_modules = [x for x in LAWS.values() if {Subject, Setting} <= set(x.quantifiers.values())]
     laws = [law for law in over_modules if law.theory != "devices"]  # those need two devices
     register = load()
-    for law in laws[:10]:  # torch loads parts of itself when they are first used
-        _judge(law, register, 0, 5, [])
+    for law in laws:  # torch loads parts of itself when they are first used
+        _judge(law, register, 0, 1, [])
+    forget()
     bare, tally = 0.0, {"cells": 0, "subjects": 0, "seconds": 0.0}
     for law in laws:
         followed: list[tuple[Specimen, Plan]] = []

@@ -130,6 +130,11 @@ class Law:
         return Setting in self.quantifiers.values()
 
     @property
+    def over_any_module(self) -> bool:
+        """Whether any module will do: such laws are judged on the same ones."""
+        return not (self.having or self.without or self.over_layers)
+
+    @property
     def over_layers(self) -> bool:
         """Whether it is judged on each class of torch.nn by itself."""
         return any(kind.__name__ == "Layer" for kind in self.quantifiers.values())

@@ -33,23 +33,29 @@ class Look:
     requires_grad: dict[str, bool]
     training: dict[str, bool]
     calls: dict[str, int]
+    buffers: dict[str, tuple[bool, bool]]
     state: dict[str, Tensor]
 
 
 def look(model: nn.Module) -> Look:
     """What any module shows now."""
     parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
-    return _look(parameters, modules, {n: t.clone() for n, t in model.state_dict().items()})
+    state = {n: t.clone() for n, t in model.state_dict().items()}
+    return _look(parameters, modules, dict(model.named_buffers()), state)
 
 
 def _look(
-    parameters: dict[str, nn.Parameter], modules: dict[str, nn.Module], state: dict[str, Tensor]
+    parameters: dict[str, nn.Parameter],
+    modules: dict[str, nn.Module],
+    buffers: dict[str, Tensor],
+    state: dict[str, Tensor],
 ) -> Look:
     return Look(
         {n: p.grad for n, p in parameters.items()},
         {n: p.requires_grad for n, p in parameters.items()},
         {n: m.training for n, m in modules.items()},
         {n: vars(m)["calls"] for n, m in modules.items() if "calls" in vars(m)},
+        {n: (b.requires_grad, b.is_leaf) for n, b in buffers.items()},
         state,
     )
 
@@ -68,6 +74,7 @@ class Pristine:
         self.is_put_back = True
         self._parameters = dict(model.named_parameters())
         self._modules = dict(model.named_modules())
+        self._buffers = dict(model.named_buffers())
         self._state = {n: t.detach() for n, t in model.state_dict(keep_vars=True).items()}
         self.saved = {n: t.clone() for n, t in self._state.items()}
         self._has_values = all(t.device.type != "meta" for t in [*self._state.values(), *inputs])
@@ -107,7 +114,7 @@ class Pristine:
 
     def look(self) -> Look:
         """What it shows now: a copy of what moved, and what was saved of the rest."""
-        return _look(self._parameters, self._modules, self.saved | self._moves())
+        return _look(self._parameters, self._modules, self._buffers, self.saved | self._moves())
 
     def _moves(self) -> dict[str, Tensor]:
         """Copies of the parameters and buffers that moved."""

@@ -169,6 +169,17 @@ class Run:
         return self._seen({f"model.get_parameter({n!r}).requires_grad": f for n, f in flags})
 
     @cached_property
+    def buffers(self) -> Seen:
+        """What autograd makes of every buffer afterwards."""
+        return self._seen(
+            {
+                f"model.get_buffer({n!r}).{attribute}": value
+                for n, told in self.look.buffers.items()
+                for attribute, value in zip(("requires_grad", "is_leaf"), told, strict=True)
+            }
+        )
+
+    @cached_property
     def calls(self) -> Seen:
         """How often each counting hook fired."""
         return self._seen(

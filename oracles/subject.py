@@ -107,6 +107,16 @@ class Subject:
         self._runs: dict[Plan, Run | Exception] = {}
         self._kin: dict[str, Self] = {}
 
+    @classmethod
+    def of(cls, specimen: Specimen, device: str) -> Self:
+        """The subject that other laws have been judged on already, with its runs; or a new one."""
+        key = (cls, device, repr(specimen))
+        found = _SHARED.pop(key, None) or cls(specimen, device)
+        _SHARED[key] = found  # the last one used is the last one to go
+        while len(_SHARED) > SHARED:
+            del _SHARED[next(iter(_SHARED))]
+        return found  # type: ignore[return-value]  # the class is in the key
+
     def build(self) -> tuple[nn.Module, list[Tensor]]:
         """The module and its inputs, made afresh: the same each time."""
         try:
@@ -291,6 +301,17 @@ class Subject:
     def _set_generators(self, states: list[Tensor]) -> None:
         for generator, state in zip(self.generators, states, strict=True):
             generator.set_state(state)
+
+
+#: How many subjects are kept, for the next law to be judged on: the laws of any module draw much
+#: the same ones, and the runs they remember are most of what such a law needs.
+SHARED: Final = 128
+_SHARED: Final[dict[tuple[type, str, str], Subject]] = {}
+
+
+def forget() -> None:
+    """Keep no subject: what they remember is not of the torch that is there now."""
+    _SHARED.clear()
 
 
 class Layer(Subject):

@@ -20,7 +20,7 @@ from .relations import Traits, comparisons, count_traits
 from .sample import Nesting, Sample
 from .setting import Setting, fold
 from .specimen import lattice
-from .subject import Layer, Subject, lacking
+from .subject import Layer, Subject, forget, lacking
 
 
 @dataclass
@@ -76,6 +76,9 @@ class Trial:
             judged = self._judge(drawn)
         except Unsupported:
             self.tally.unsupported += 1
+            raise
+        except Exception:
+            forget()  # what broke is tried again from the start, or it may not be seen to be flaky
             raise
         finally:
             torch.set_rng_state(generator)
@@ -148,8 +151,9 @@ def _parts(setting: Setting) -> Iterator[str]:
 
 
 def _quantities(law: Law, drawn: Case) -> dict[str, Any]:
+    made = Subject.of if law.over_any_module else Subject
     makers: dict[type, Callable[[], Any]] = {
-        Subject: lambda: Subject(_given(drawn.specimen, law, "specimen"), drawn.device),
+        Subject: lambda: made(_given(drawn.specimen, law, "specimen"), drawn.device),
         Layer: lambda: Layer(_given(drawn.specimen, law, "specimen"), drawn.device),
         Sample: lambda: replace(_given(drawn.sample, law, "sample"), device=drawn.device),
         Nesting: lambda: _given(drawn.nesting, law, "nesting"),

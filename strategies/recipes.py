@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from math import isqrt
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -22,7 +23,8 @@ from .layers import KINDS, Kind, Shape
 from .layers.kinds import WIDE, maybe, pick, upto
 from .nestings import stack
 
-#: How many nodes a module has at the most, those of its blocks included.
+#: How large a module is at the most: its nodes, those of its blocks included, and a layer that
+#: is made of many counts as several.
 BUDGET: Final = 8
 
 _DTYPES: Final = ("float32",) * 4 + ("float64",) * 3 + ("bfloat16", "float16", "complex64")
@@ -101,31 +103,37 @@ def _hands_on_something_new(node: Node) -> bool:
 
 
 @cache
-def _kinds_for(rank: int, dtype: str, integer: bool) -> tuple[Kind, ...]:
+def _fitting_shape(shape: Shape, dtype: str) -> tuple[Kind, ...]:
+    integer, rank = shape.high > 0, len(shape.sizes)
+    kinds = [k for k in KINDS.values() if k.integer is integer and dtype in k.dtypes]
+    return tuple(k for k in kinds if shape.high >= 0 and rank in k.ranks and k.fits(shape))
+
+
+@cache
+def _fitting_value(
+    shape: Shape, dtype: str, free: bool, dense: bool, without: tuple[str, ...], left: int
+) -> tuple[Kind, ...]:
     return tuple(
-        k for k in KINDS.values() if rank in k.ranks and dtype in k.dtypes and k.integer is integer
+        k
+        for k in _fitting_shape(shape, dtype)
+        if k.size <= left
+        and (free or not k.writes)
+        and (dense or not k.dense)
+        and k.op not in without
     )
 
 
-def _fitting(draft: _Draft, index: int) -> list[Kind]:
-    shape = draft.shapes[index]
-    if shape.high < 0:
-        return []
-    kinds = _kinds_for(len(shape.sizes), draft.dtype, shape.high > 0)
-    return [
-        k
-        for k in kinds
-        if k.fits(shape)
-        and (not k.writes or index in draft.free)
-        and (not k.dense or index in draft.dense)
-        and k.op not in draft.without
-    ]
+def _fitting(draft: _Draft, index: int, left: int = BUDGET) -> tuple[Kind, ...]:
+    """The kinds that can be given this value and are not larger than what is left."""
+    free, dense = index in draft.free, index in draft.dense
+    return _fitting_value(draft.shapes[index], draft.dtype, free, dense, draft.without, left)
 
 
-def _source(draw: DrawFn, draft: _Draft) -> int:
+def _source(draw: DrawFn, draft: _Draft, left: int) -> int:
     """An earlier value that something can be done with, the latest most often."""
-    usable = [i for i in range(len(draft.shapes)) if _fitting(draft, i)]
-    back = min(draw(upto(len(usable) - 1)), draw(upto(len(usable) - 1)))
+    usable = [i for i in range(len(draft.shapes)) if _fitting(draft, i, left)]
+    # The lesser of two uniform numbers, in one draw.
+    back = len(usable) - 1 - isqrt(len(usable) ** 2 - 1 - draw(upto(len(usable) ** 2 - 1)))
     return usable[-1 - back]
 
 
@@ -203,9 +211,10 @@ def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
     """An nn.Sequential of layers. Says how many nodes it took."""
     shape = draft.shapes[source]
     inner = _Draft(draft.dtype, (shape,), without=draft.without)
-    for _ in range(min(budget, 3)):
+    spent = 0
+    while len(inner.nodes) < 3:
         latest = len(inner.shapes) - 1
-        kinds = [k for k in _fitting(inner, latest) if _chains(k)]
+        kinds = [k for k in _fitting(inner, latest, budget - spent) if _chains(k)]
         if not kinds or (inner.nodes and not draw(upto(3))):
             break
         kind = pick(draw, kinds)
@@ -213,12 +222,13 @@ def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
         inner.add(
             Node(kind.op, (latest,), arguments), kind.outputs(arguments, inner.shapes[latest])
         )
+        spent += kind.size
     if not inner.nodes:
         return 0
     outputs = (len(inner.shapes) - 1,)
     body = Recipe((Input(shape.sizes, shape.high),), tuple(inner.nodes), outputs, "Sequential")
     draft.add(Node("Sequential", (source,), body=body), (inner.shapes[-1],))
-    return len(inner.nodes)
+    return spent
 
 
 def _chains(kind: Kind) -> bool:
@@ -253,29 +263,37 @@ def _fill(draw: DrawFn, draft: _Draft, budget: int) -> int:
 def _steps(draw: DrawFn, filling: _Filling) -> bool:
     """Add a node, a block or a sequence, or end. Says whether to go on."""
     draft, left = filling.draft, filling.budget - filling.spent
-    if filling.spent and not draw(upto(4)):
+    form = draw(upto(15))
+    if filling.spent and form < 3:
         return False
-    source = _source(draw, draft)
-    form = draw(upto(12))
+    source = _source(draw, draft, left)
     spent = 0
-    if form == 12 and left > 1:
+    if form == 15 and left > 1:
         spent = _block(draw, draft, source, min(left, 4))
-    elif form == 11 and left > 1:
+    elif form == 14 and left > 1:
         spent = _sequential(draw, draft, source, left)
-    elif form in (9, 10):
+    elif form in (12, 13):
         spent = _again(draw, draft, source)
     if not spent:
-        spent = 1
-        _node(draw, draft, source, pick(draw, _preferred(draw, _fitting(draft, source))))
+        kind = pick(draw, _preferred(draw, _fitting(draft, source, left)))
+        spent = kind.size
+        _node(draw, draft, source, kind)
     filling.spent += spent
     return True
 
 
-def _preferred(draw: DrawFn, kinds: list[Kind]) -> list[Kind]:
+def _preferred(draw: DrawFn, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
     """Some of the kinds: now and then those that tell the modes apart, or those with a weight."""
     preference = draw(upto(8))
-    preferred = _TELLING if preference > 5 else _WEIGHTED if preference == 5 else ()
-    return [k for k in kinds if k.op in preferred] or kinds
+    if preference < 5:
+        return kinds
+    return _among(kinds, preference > 5) or kinds
+
+
+@cache
+def _among(kinds: tuple[Kind, ...], telling: bool) -> tuple[Kind, ...]:
+    preferred = _TELLING if telling else _WEIGHTED
+    return tuple(k for k in kinds if k.op in preferred)
 
 
 def _input(draw: DrawFn, rank: int, integer: bool) -> Shape:
@@ -319,13 +337,17 @@ def recipes(
     if wanted is not None:
         _node(draw, draft, 0, wanted, pick(draw, extras) if extras else None)
         if maybe(draw):
-            _fill(draw, draft, budget - 1)
+            _fill(draw, draft, budget - wanted.size)
     else:
         spent = _block(draw, draft, 0, 4, checkpointed=True) if forced else 0
         if not spent or maybe(draw):
             _fill(draw, draft, budget - spent)
     inputs = tuple(Input(s.sizes, s.high, t) for s, t in zip(shapes, transposed, strict=True))
-    return Recipe(inputs, tuple(draft.nodes), _outputs(draw, draft), _container(draw))
+    # What a wanted node returns that is no floating-point number is seen nowhere else.
+    made = range(len(shapes), len(shapes) + len(draft.made[0])) if wanted is not None else ()
+    seen = [i for i in made if draft.shapes[i].high]
+    outputs = tuple(dict.fromkeys([*_outputs(draw, draft), *seen]))
+    return Recipe(inputs, tuple(draft.nodes), outputs, _container(draw))
 
 
 @cache

@@ -42,6 +42,7 @@ class Kind:
     integer whether it takes integers
     dense   whether it is a view only of inputs that lie densely in memory
     bound   of an integer output: what its values are less than; without it nothing follows
+    size    of how many plain layers it is made, about: so it counts in the budget of a module
     """
 
     op: str
@@ -54,6 +55,7 @@ class Kind:
     integer: bool
     dense: bool
     bound: Callable[[Shape], int] | None
+    size: int
 
     def outputs(self, arguments: Arguments, shape: Shape) -> tuple[Shape, ...]:
         """The shapes of what it returns for an input of this shape."""
@@ -75,12 +77,15 @@ def kind(
     integer: bool = False,
     dense: bool = False,
     bound: Callable[[Shape], int] | None = None,
+    size: int = 1,
 ) -> Callable[[Maker], Maker]:
     """Register a maker for each of these ops."""
 
     def register(make: Maker) -> Maker:
         for op in ops:
-            KINDS[op] = Kind(op, make, ranks, dtypes, fits, second, writes, integer, dense, bound)
+            KINDS[op] = Kind(
+                op, make, ranks, dtypes, fits, second, writes, integer, dense, bound, size
+            )
         return make
 
     return register

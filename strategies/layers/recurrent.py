@@ -20,12 +20,12 @@ def _layers(draw: DrawFn, shape: Shape, *, batch_first: bool) -> Arguments:
     return arguments
 
 
-@kind("RNN", "GRU", "LSTM", ranks=(2, 3), dtypes=WIDE)
+@kind("RNN", "GRU", "LSTM", ranks=(2, 3), dtypes=WIDE, size=2)
 def recurrent(draw: DrawFn, shape: Shape) -> Arguments:
     return _layers(draw, shape, batch_first=not maybe(draw))
 
 
-@kind("GRU_packed", ranks=(3,), dtypes=WIDE)
+@kind("GRU_packed", ranks=(3,), dtypes=WIDE, size=2)
 def packed(draw: DrawFn, shape: Shape) -> Arguments:
     """The first sequence as long as the input, all others of one step."""
     return _layers(draw, shape, batch_first=True)

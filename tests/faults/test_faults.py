@@ -28,6 +28,7 @@ from oracles.case import Case, to_json
 from oracles.deviations import Register, load
 from oracles.law import LAWS, Law, Unsupported, Violation
 from oracles.script import script
+from oracles.subject import forget
 from oracles.trial import Trial
 from strategies import drawn_for
 from tests.faults.faults import FAULTS, Fault
@@ -98,12 +99,14 @@ def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
 
 def judge_with(fault: Fault, trial: Trial, case: Case) -> None:
     """Judge a case while the fault is planted; what the fault leaves behind is put back."""
+    forget()  # a subject remembers what the torch of before showed
     try:
         with fault.planted():
             trial.judge(case)
     except Unsupported:
         pass
     finally:
+        forget()
         torch._C._set_grad_enabled(True)
 
 

@@ -105,7 +105,7 @@ def _draw(trial: Trial, config: pytest.Config) -> None:
     shrinking, allowed = Shrinking(), float(config.getoption("--law-timeout"))
     start = time.perf_counter()
 
-    @seeded(" ".join([str(report.seed(config)), trial.law.name, trial.layer, trial.device]))
+    @seeded(_seed(trial, report.seed(config)))
     @settings(max_examples=_examples(trial))
     @given(drawn_for(trial.law, trial.layer))
     def judge(drawn: dict[str, Any]) -> None:
@@ -129,6 +129,12 @@ def _draw(trial: Trial, config: pytest.Config) -> None:
         assume(trial.tally.subjects > before or trial.tally.not_applicable)
 
     judge()
+
+
+def _seed(trial: Trial, seed: int) -> str:
+    """Other cases for each law; but laws of any module share theirs, and the runs on them."""
+    own = "" if trial.law.over_any_module else trial.law.name
+    return f"{seed} {own} {trial.layer} {trial.device}"
 
 
 def _examples(trial: Trial) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 import oracles.laws
 from oracles.case import Case
-from oracles.deviations import Register
+from oracles.deviations import Register, load
 from oracles.law import (
     LAWS,
     Law,
@@ -32,7 +33,7 @@ from oracles.run import Run, Seen
 from oracles.sample import Sample
 from oracles.setting import CONTEXTS, ENABLED, INFERENCE, NO_GRAD, Setting
 from oracles.specimen import BACKWARD, Plan, Specimen, lattice, source_of
-from oracles.subject import Subject, enter, lacking
+from oracles.subject import Layer, Subject, enter, lacking
 from oracles.trial import Leak, Trial, cells, replay
 
 from .helpers import RICH, outline, runnable, running_specimens
@@ -578,3 +579,54 @@ def test_what_this_build_lacks_is_unsupported(define: Define) -> None:
     with pytest.raises(Unsupported):
         tried.judge(Case("something_is_lacking", sample=Sample()))
     assert (tried.tally.unsupported, tried.tally.subjects) == (1, 0)
+
+
+# --- subjects are shared between laws -----------------------------------------------------------
+
+
+def test_laws_are_judged_on_the_same_subject() -> None:
+    assert Subject.of(LIVELY, "cpu") is Subject.of(LIVELY, "cpu")
+    assert Subject.of(LIVELY, "cpu") is not Subject.of(LIVELY, "meta")
+    assert Layer.of(LIVELY, "cpu") is not Subject.of(LIVELY, "cpu")
+
+
+def test_no_more_subjects_are_shared_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oracles.subject, "SHARED", 1)
+    first = Subject.of(LIVELY, "cpu")
+    assert Subject.of(replace(LIVELY, seed=LIVELY.seed + 1), "cpu") is not first
+    assert Subject.of(LIVELY, "cpu") is not first
+
+
+def test_a_violation_is_tried_again_on_a_new_subject() -> None:
+    seen: list[Subject] = []
+
+    def body(subject: Subject, setting: Setting) -> None:
+        seen.append(subject)
+        holds(False, "False")
+
+    broken = replace(LAWS["evaluation_changes_no_state"], name="broken", body=body)
+    case = Case("broken", "cpu", LIVELY)
+    trial = Trial(broken, "cpu", load())
+    for _ in range(2):
+        with pytest.raises(Violation):
+            trial.judge(case)
+    assert seen[0] is not seen[1]
+
+
+def test_laws_leave_remembered_runs_as_they_were() -> None:
+    subject, told = Subject.of(RICH, "cpu"), runnable(RICH)[::5]
+    before = [shown(subject.backward(setting)) for setting in told]
+    anywhere = [x for x in LAWS.values() if x.over_settings and not (x.having or x.without)]
+    for promise in anywhere:
+        if Subject in promise.quantifiers.values() and promise.theory != "devices":
+            Trial(promise, "cpu", load()).judge(Case(promise.name, "cpu", RICH))
+    assert Subject.of(RICH, "cpu") is subject
+    for setting, values in zip(told, before, strict=True):
+        for expression, value in shown(subject.backward(setting)).items():
+            assert same(value, values[expression]), expression
+
+
+def shown(run: Run) -> dict[str, Any]:
+    """All that a run shows, in copies."""
+    seen = {e: v for facet in FACETS for e, v in getattr(run, facet).items()}
+    return {e: v.detach().clone() if isinstance(v, torch.Tensor) else v for e, v in seen.items()}
