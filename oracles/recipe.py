@@ -323,8 +323,9 @@ def _call(recipe: Recipe, index: int, values: list[str]) -> str:
 # --- execution -----------------------------------------------------------------------------
 
 
-#: How many executed sources are kept, the latest used: pickle and tracebacks look them up.
-_KEPT: Final = 64
+#: How many executed sources are kept, the latest used: pickle and tracebacks look them up. More
+#: than subjects are, with those akin to them.
+_KEPT: Final = 1024
 _executed: OrderedDict[str, ModuleType] = OrderedDict()
 
 
