@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import history
 from .codec import CodecError, decode, encode
+from .history import History
 from .law import LAWS
 from .recipe import (
     BLOCKS,
@@ -36,7 +38,7 @@ class Case:
 
     law       by name
     device    "cpu", "cuda", "meta", ...
-    specimen, setting, sample, nesting   what the law quantifies over; the others are None
+    specimen, setting, sample, nesting, history   what the law quantifies over; the others are None
     schema    the version of this form
     """
 
@@ -46,6 +48,7 @@ class Case:
     setting: Setting | None = None
     sample: Sample | None = None
     nesting: Nesting | None = None
+    history: History | None = None
     schema: int = SCHEMA
 
     @property
@@ -85,6 +88,8 @@ def _validate(case: Case) -> None:
         _valid_stack(case.setting.grad)
     if case.nesting is not None:
         _valid_stack(case.nesting.contexts)
+    for step in case.history.walk() if case.history else ():
+        _one_of(step.kind, (*sorted(history.SIMPLE), *history.BLOCKS), "the kind of a step")
     for made in (case.specimen, case.sample):
         if made is not None and made.dtype not in DTYPES:
             raise CodecError(f"no dtype {made.dtype!r}; known: {', '.join(DTYPES)}")

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ from packaging.version import Version
 
 from .case import Case, read
 from .law import LAWS, Violation
+from .machine import ASTRAY
+from .play import played
 from .recipe import Node
 from .reference import Value, predict
 from .setting import Setting, Stack, fold
@@ -114,6 +116,8 @@ class Deviation:
             return False
         if self.ulps and not self._is_rounding(violation):
             return False
+        if case.history is not None:
+            return self.name in played(case.history, case.device).departures(astray())
         return CONDITIONS[self.condition](case)
 
     def _is_rounding(self, violation: Violation) -> bool:
@@ -193,6 +197,15 @@ def _entry(data: dict[str, Any]) -> Deviation:
     return made
 
 
+@cache
+def astray(version: str = "") -> frozenset[str]:
+    """The rules of the machine on which this torch is known to go another way."""
+    version = version or plain_version(torch.__version__)
+    entries = tomllib.loads((HERE / "deviations.toml").read_text(encoding="utf-8"))["deviation"]
+    known = (unchecked(e) for e in entries if e["name"] in ASTRAY)
+    return frozenset(d.name for d in known if d.in_force(d.devices[0], version))
+
+
 # --- conditions: which cases, no wider than it must be ------------------------------------------
 
 
@@ -217,6 +230,12 @@ def inference_mode_is_switched_off_while_grad_is_disabled(case: Case) -> bool:
             if context == "torch.inference_mode(False)" and not fold(stack[: depth + 1]).grad:
                 return True
     return False
+
+
+@condition
+def the_machine_goes_astray_there(case: Case) -> bool:
+    """A history reaches the rule on which torch goes another way than the reference machine."""
+    return case.history is not None
 
 
 @of_modules

@@ -13,6 +13,7 @@ from . import norms
 from .deviations import CONDITIONS, Deviation, load
 from .law import LAWS, Law
 from .laws import THEORIES
+from .play import Played
 from .sample import Nesting, Sample
 from .setting import Setting, always
 from .subject import Layer, Subject
@@ -32,6 +33,7 @@ _QUANTIFIERS: Final[dict[type, str]] = {
     Setting: "every setting of the three switches",
     Sample: "every tensor that can require grad",
     Nesting: "every nest of grad-mode contexts",
+    Played: "every program",
 }
 
 

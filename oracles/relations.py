@@ -51,6 +51,11 @@ def comparisons() -> int:
     return _Ledger.comparisons
 
 
+def compared() -> None:
+    """Count a comparison that was made elsewhere."""
+    _Ledger.comparisons += 1
+
+
 def count_traits(into: Traits) -> None:
     """Note from now on in this what traits are claimed and shown."""
     _Ledger.traits = into

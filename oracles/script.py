@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from . import relations
 from .case import Case
+from .history import written
 from .law import LAWS, RAISED, Law, Script, Term, Violation
 from .recipe import render
 from .sample import Nesting, Sample
@@ -39,6 +40,8 @@ def _subject(case: Case) -> str:
         specimen = case.specimen
         kind = f"# dtype {specimen.dtype}, seed {specimen.seed}, device {case.device}\n"
         return kind + render(specimen.recipe).partition("\n\n\n")[2]
+    if case.history is not None:
+        return written(case.history)
     drawn = (case.sample, case.nesting)
     return "\n".join(repr(d) for d in drawn if d is not None)
 
@@ -50,10 +53,17 @@ def script(case: Case, violation: Violation) -> str:
     if case.setting is not None:
         what += f"\nSetting: {case.setting}"
     what += f"\nHowever: {violation.message}"
-    body = _compared(violation) if case.specimen is not None else _law_itself(law, case)
+    body = _shown(case, violation, law)
     text = what.replace("\\", "\\\\").replace('"""', "'''")
     lines = "\n".join(textwrap.fill(line, 96) for line in text.splitlines())
     return f'"""{lines}\n"""\n\n{body}'
+
+
+def _shown(case: Case, violation: Violation, law: Law) -> str:
+    """What shows the violation, beneath the docstring of the script."""
+    if case.history is not None and violation.observed.script is not None:
+        return violation.observed.script.source
+    return _compared(violation) if case.specimen is not None else _law_itself(law, case)
 
 
 def reproduces(path: Path, through: tuple[str, ...] = ()) -> bool:

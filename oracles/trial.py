@@ -15,7 +15,9 @@ import torch
 
 from .case import Case
 from .deviations import Deviation, Register
+from .history import History, shrunk
 from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
+from .play import Played, played
 from .relations import Traits, comparisons, count_traits
 from .sample import Nesting, Sample
 from .setting import Setting, fold
@@ -157,6 +159,7 @@ def _quantities(law: Law, drawn: Case) -> dict[str, Any]:
         Layer: lambda: Layer(_given(drawn.specimen, law, "specimen"), drawn.device),
         Sample: lambda: replace(_given(drawn.sample, law, "sample"), device=drawn.device),
         Nesting: lambda: _given(drawn.nesting, law, "nesting"),
+        Played: lambda: played(_given(drawn.history, law, "history"), drawn.device),
     }
     return {n: makers[kind]() for n, kind in law.quantifiers.items() if kind is not Setting}
 
@@ -184,6 +187,29 @@ def replay(case: Case) -> Violation | None:
     if not judged:
         raise OutOfScope(f"{law.name} does not speak of this setting")
     return None
+
+
+def smallest(case: Case, wanted: Callable[[Case, Violation], bool]) -> tuple[Case, Violation]:
+    """The smallest case that can be made of one with a history, and the violation it shows.
+
+    wanted says of a case and its violation whether they still show what is to be shown.
+    """
+
+    def shows(history: History) -> Violation | None:
+        candidate = replace(case, history=history)
+        try:
+            violation = replay(candidate)
+        except Exception:  # no history any more: a name is used before it is made
+            return None
+        found = violation if violation and wanted(candidate, violation) else None
+        forget()
+        return found
+
+    assert case.history is not None
+    history = shrunk(case.history, lambda h: shows(h) is not None)
+    violation = shows(history)
+    assert violation is not None
+    return replace(case, history=history), violation
 
 
 def witnesses(

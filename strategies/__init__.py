@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from oracles.law import Law
+from oracles.play import Played
 from oracles.sample import Nesting, Sample
 from oracles.subject import Layer, Subject
 
+from .histories import histories
 from .nestings import nestings
 from .recipes import layers, recipes, specimens
 from .tensors import samples
 
-__all__ = ["drawn_for", "layers", "nestings", "recipes", "samples", "specimens"]
+__all__ = ["drawn_for", "histories", "layers", "nestings", "recipes", "samples", "specimens"]
 
 
 def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
@@ -35,4 +37,6 @@ def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
         fields["sample"] = samples()
     if Nesting in kinds:
         fields["nesting"] = nestings()
+    if Played in kinds:
+        fields["history"] = histories()
     return st.fixed_dictionaries(fields)

@@ -19,7 +19,7 @@ import oracles.laws  # noqa: F401  # defines the laws
 from oracles import deviations
 from oracles.case import Case, to_json
 from oracles.law import LAWS, Law, Unsupported, Violation
-from oracles.trial import Trial, replay
+from oracles.trial import Trial, replay, smallest
 from strategies import drawn_for
 
 CORPUS = Path("corpus")
@@ -60,7 +60,8 @@ def _find(deviation: deviations.Deviation, law: Law, layer: str, examples: int) 
     try:
         judge()
     except Violation:
-        return found[-1]
+        case = found[-1]
+        return case if case.history is None else smallest(case, deviation.explains)[0]
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from oracles.codec import encode
 from oracles.deviations import Register, load, plain_version
 from oracles.law import LAWS, Law, OutOfScope, Unsupported, Violation
 from oracles.laws.layers import KERNEL
+from oracles.play import Played
 from oracles.results import LawResult, Status
 from oracles.script import message, reproduces, script
-from oracles.trial import Trial, replay, witnesses
+from oracles.trial import Trial, replay, smallest, witnesses
 from strategies import drawn_for
 from tests import report
 
@@ -85,10 +87,14 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
         _draw(trial, config)
     except Violation:
         assert trial.violation is not None
+        case, violation = trial.violation
+        if case.history is not None:
+            unknown = _alike(violation, trial.register)
+            case, violation = smallest(case, unknown)
         # Where a fault is planted, its script shows it with the fault alone.
         planted = config.pluginmanager.has_plugin("tests.faults.plant")
         through = ("-m", "tests.faults.plant") if planted else ()
-        return _violated(*trial.violation, Path(config.getoption("--violations")), through)
+        return _violated(case, violation, Path(config.getoption("--violations")), through)
     except TimedOut as reason:
         return {"status": Status.TIMED_OUT.value, "reason": str(reason)}
     except Exception:
@@ -97,6 +103,18 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
     if mended:
         return {"status": Status.MENDED.value, "reason": mended}
     return _covered(trial)
+
+
+def _alike(violation: Violation, register: Register) -> Callable[[Case, Violation], bool]:
+    """Whether a smaller case shows a violation of the same kind, which nothing explains."""
+    kind = type(violation.observed.value), type(violation.expected.value)
+
+    def alike(case: Case, found: Violation) -> bool:
+        if (type(found.observed.value), type(found.expected.value)) != kind:
+            return False
+        return register.explaining(case, found) is None
+
+    return alike
 
 
 def _draw(trial: Trial, config: pytest.Config) -> None:
@@ -138,9 +156,11 @@ def _seed(trial: Trial, seed: int) -> str:
 
 
 def _examples(trial: Trial) -> int:
-    """How many cases: a quarter for each class, where a law speaks of all those of torch.nn."""
+    """How many cases: a quarter for each class of torch.nn, where a law speaks of all of them."""
     profile = settings.default
     assert profile is not None
+    if Played in trial.law.quantifiers.values():
+        return profile.max_examples * 10  # a history is one cell, and quickly played
     every = trial.law.over_layers and not trial.law.having
     return max(profile.max_examples // 4, 5) if every else profile.max_examples
 

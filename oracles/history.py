@@ -1,0 +1,392 @@
+"""Histories: programs that switch modes, as data.
+
+A history is a tree of steps. It goes to JSON and back, it is rendered to a script of plain
+torch, and that script is what is executed: :mod:`oracles.play` runs it on torch, and
+:mod:`oracles.machine` says beforehand what must be seen after each step.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that is done.
+
+    kind   which: a key of SIMPLE or BLOCKS
+    on     the name of what it is done to: a tensor t0, a module m0 or m0.1, an optimizer o0, ...
+    words  what else it is told: names, contexts, flags, as they are written
+    makes  the name that it binds; "" for none
+    body   what happens inside of a block, in order
+    """
+
+    kind: str
+    on: str = ""
+    words: tuple[str, ...] = ()
+    makes: str = ""
+    body: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class History:
+    """A program: its steps in order, and the seed of what it draws."""
+
+    steps: tuple[Step, ...] = field(default=())
+    seed: int = 0
+
+    def walk(self) -> Iterator[Step]:
+        """Every step, in the order in which they are written: their numbers count them."""
+        return _walk(self.steps)
+
+
+def _walk(steps: tuple[Step, ...]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        yield from _walk(step.body)
+
+
+#: The modules that are built, by kind. All take and return tensors of three rows and two columns.
+MODULES: Final = {
+    "Linear": "nn.Linear(2, 2)",
+    "BatchNorm": "nn.BatchNorm1d(2)",
+    "Dropout": "nn.Dropout(0.5)",
+    "Tanh": "nn.Tanh()",
+    "Sequential": "nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))",
+    "Nested": "nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), nn.Dropout(0.5))",
+}
+
+#: The optimizers that are built, by name: how each is written.
+OPTIMIZERS: Final = {
+    "SGD": "torch.optim.SGD({0}, lr=0.1)",
+    "SGD_decaying": "torch.optim.SGD({0}, lr=0.1, weight_decay=0.1)",
+    "SGD_moving": "torch.optim.SGD({0}, lr=0.1, momentum=0.9)",
+    "SGD_foreach": "torch.optim.SGD({0}, lr=0.1, foreach=True)",
+    "SGD_fused": "torch.optim.SGD({0}, lr=0.1, fused=True)",
+    "Adadelta": "torch.optim.Adadelta({0}, lr=0.1)",
+    "Adafactor": "torch.optim.Adafactor({0}, lr=0.1)",
+    "Adagrad": "torch.optim.Adagrad({0}, lr=0.1)",
+    "Adam": "torch.optim.Adam({0}, lr=0.1)",
+    "Adam_foreach": "torch.optim.Adam({0}, lr=0.1, foreach=True)",
+    "Adam_fused": "torch.optim.Adam({0}, lr=0.1, fused=True)",
+    "AdamW": "torch.optim.AdamW({0}, lr=0.1)",
+    "Adamax": "torch.optim.Adamax({0}, lr=0.1)",
+    "ASGD": "torch.optim.ASGD({0}, lr=0.1)",
+    "NAdam": "torch.optim.NAdam({0}, lr=0.1)",
+    "RAdam": "torch.optim.RAdam({0}, lr=0.1)",
+    "RMSprop": "torch.optim.RMSprop({0}, lr=0.1)",
+    "Rprop": "torch.optim.Rprop({0}, lr=0.1)",
+}
+
+#: Steps that are one line. {on}, {makes} and the words by number; {module} is looked up below.
+SIMPLE: Final = {
+    # grad modes
+    "set_grad_enabled": "torch.set_grad_enabled({0})",
+    "context": "{makes} = {0}",
+    "enter": "{on}.__enter__()",
+    "leave": "{on}.__exit__(None, None, None)",
+    # tensors
+    "tensor": "{makes} = torch.ones(3, 2)",
+    "requiring_tensor": "{makes} = torch.ones(3, 2, requires_grad=True)",
+    "parameter": "{makes} = nn.Parameter(torch.ones(3, 2))",
+    "add": "{makes} = {on} + {0}",
+    "mul": "{makes} = {on} * {0}",
+    "tanh": "{makes} = {on}.tanh()",
+    "clone": "{makes} = {on}.clone()",
+    "detach": "{makes} = {on}.detach()",
+    "view": "{makes} = {on}.view(3, 2)",
+    "add_": "{on}.add_({0})",
+    "mul_": "{on}.mul_(0.5)",
+    "detach_": "{on}.detach_()",
+    "tensor_requires_grad_": "{on}.requires_grad_({0})",
+    "retain_grad": "{on}.retain_grad()",
+    "backward": "{on}.backward(weights)",
+    "backward_retaining": "{on}.backward(weights, retain_graph=True)",
+    "backward_into": "{on}.backward(weights, inputs=[{0}])",
+    "grad": "torch.autograd.grad({on}, [{0}], weights)",
+    "forget_grad": "{on}.grad = None",
+    # modules
+    "module": "{makes} = {module}",
+    "train": "{on}.train()",
+    "eval": "{on}.eval()",
+    "train_told": "{on}.train({0})",
+    "requires_grad_": "{on}.requires_grad_({0})",
+    "zero_grad": "{on}.zero_grad()",
+    "zero_grad_to_zero": "{on}.zero_grad(set_to_none=False)",
+    "forward": "{makes} = {on}({0})",
+    "deepcopy": "{makes} = copy.deepcopy({on})",
+    "pickle": "{makes} = pickle.loads(pickle.dumps({on}))",
+    "save_and_load": "{makes} = saved_and_loaded({on})",
+    "load_state_dict": "{on}.load_state_dict({0}.state_dict())",
+    "to_float64_and_back": "{on}.double().float()",
+    "append": "{on}.append({0})",
+    "replace": "{on}[0] = {0}",
+    "remove": "del {on}[-1]",
+    "tie": "{on}.weight = {0}.weight",
+    # optimizers
+    "optimizer": "{makes} = {optimizer}",
+    "step": "{on}.step()",
+    "step_with_closure": "{on}.step(lambda: weights.sum())",
+    "add_param_group": '{on}.add_param_group({{"params": [{0}]}})',
+    "optimizer_zero_grad": "{on}.zero_grad()",
+    "optimizer_zero_grad_to_zero": "{on}.zero_grad(set_to_none=False)",
+}
+
+PRELUDE: Final = """\
+import asyncio
+import copy
+import io
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import torch
+from torch import nn
+
+
+def saved_and_loaded(module):
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+weights = torch.tensor([[1.0, 2.0], [3.0, 5.0], [4.0, 7.0]])
+pool = ThreadPoolExecutor(1)
+"""
+
+#: What is written before and after a step, by its number.
+Note = Callable[[int], str]
+
+
+@dataclass
+class Rendering:
+    """Writes a history as Python source.
+
+    refused  what is written where a step raises, by its number; "" where it may not
+    before   what is written before each step
+    after    what is written after each step
+    """
+
+    refused: Note
+    before: Note
+    after: Note
+    number: int = -1
+    #: What happens while the generator that is being written is suspended, in order.
+    meanwhile: list[str] = field(default_factory=list)
+
+    def source(self, history: History) -> str:
+        """The statements of the history, without the prelude and the seed."""
+        self.number = -1
+        return "".join(map(self._written, history.steps))
+
+    def _written(self, step: Step) -> str:
+        self.number += 1
+        number = self.number
+        if step.kind in BLOCKS:
+            written = BLOCKS[step.kind](self, step)
+        else:
+            written = line(step) + "\n"
+            refused = self.refused(number)
+            if refused:
+                written = (
+                    f"try:\n{indented(written)}except Exception as error:\n{indented(refused)}"
+                )
+        return self.before(number) + written + self.after(number)
+
+    def body(self, step: Step) -> str:
+        """The steps inside of a block."""
+        return "".join(map(self._written, step.body)) or "pass\n"
+
+    def function(self, step: Step, name: str, start: str = "", kind: str = "def") -> str:
+        """The steps inside of a block as a function without arguments."""
+        made = sorted({s.makes for s in _walk(step.body)} - {""})
+        shared = f"global {', '.join(made)}\n" if made else ""
+        return f"{start}{kind} {name}():\n{indented(shared + self.body(step))}"
+
+
+def line(step: Step) -> str:
+    """A step that is no block, as it is written."""
+    words: dict[str, str] = {}
+    if step.kind == "module":
+        words["module"] = MODULES[step.words[0]]
+    if step.kind == "optimizer":
+        words["optimizer"] = OPTIMIZERS[step.words[0]].format(f"{attribute(step.on)}.parameters()")
+    on = attribute(step.on)
+    given = [attribute(word) if word[:1] in "tmop" else word for word in step.words]
+    return SIMPLE[step.kind].format(*given, on=on, makes=step.makes, **words)
+
+
+def attribute(name: str) -> str:
+    """A submodule or parameter as it is written: m0.0.weight is m0[0].weight."""
+    root, *path = name.split(".")
+    if not path or not (root[:1] == "m" and root[1:].isdigit()):
+        return name
+    return root + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path)
+
+
+def indented(text: str) -> str:
+    """The text one level deeper."""
+    return textwrap.indent(text, "    ")
+
+
+# --- blocks: a step holds what happens inside of it ---------------------------------------------
+
+
+def _with(rendering: Rendering, step: Step) -> str:
+    context, leaving = step.words
+    number, body = rendering.number, rendering.body(step)
+    if leaving == "exception":
+        block = f"with {context}:\n{indented(body + 'raise KeyError')}\n"
+        return f"with suppress(KeyError):\n{indented(block)}"
+    if leaving == "break":
+        block = f"with {context}:\n{indented(body + 'break')}\n"
+        return f"for _ in range(1):\n{indented(block)}"
+    if leaving == "return":
+        made = sorted({s.makes for s in _walk(step.body)} - {""})
+        shared = f"global {', '.join(made)}\n" if made else ""
+        block = f"{shared}with {context}:\n{indented(body + 'return')}\n"
+        return f"def f{number}():\n{indented(block)}\n\nf{number}()\n"
+    return f"with {context}:\n{indented(body)}"
+
+
+def _decorated(rendering: Rendering, step: Step) -> str:
+    context, form = step.words
+    name = f"f{rendering.number}"
+    decorator = f"@{context}\n"
+    if form == "method":
+        body = rendering.function(step, "call").replace("call():", "call(self):", 1)
+        return f"class {name.upper()}:\n{indented(decorator + body)}\n\n{name.upper()}().call()\n"
+    if form == "coroutine":
+        function = rendering.function(step, name, decorator, "async def")
+        return f"{function}\n\nwith suppress(StopIteration):\n    {name}().send(None)\n"
+    if form == "asynchronous generator":
+        function = rendering.function(step, name, decorator, "async def") + "    yield\n"
+        return f"{function}\n\nwith suppress(StopIteration):\n    {name}().__anext__().send(None)\n"
+    return f"{rendering.function(step, name, decorator)}\n\n{name}()\n"
+
+
+def _generator(rendering: Rendering, step: Step) -> str:
+    context, ending = step.words
+    name = f"f{rendering.number}"
+    outer, rendering.meanwhile = rendering.meanwhile, []
+    function = rendering.function(step, name, f"@{context}\n" if context else "")
+    advanced = "".join(f"next(g{name})\n{body}" for body in rendering.meanwhile)
+    rendering.meanwhile = outer
+    last = {
+        "exhausted": f"next(g{name}, None)\n",
+        "closed": f"g{name}.close()\n",
+        "collected": f"del g{name}\n",
+    }[ending]
+    return f"{function}    if False:\n        yield\n\n\ng{name} = {name}()\n{advanced}{last}"
+
+
+def _suspended(rendering: Rendering, step: Step) -> str:
+    place = len(rendering.meanwhile)
+    rendering.meanwhile.append("")
+    rendering.meanwhile[place] = rendering.body(step)
+    return "yield\n"
+
+
+def _thread(rendering: Rendering, step: Step) -> str:
+    name = f"f{rendering.number}"
+    new = f"with ThreadPoolExecutor(1) as thread:\n    thread.submit({name}).result()\n"
+    return f"{rendering.function(step, name)}\n\n{new}"
+
+
+def _pool(rendering: Rendering, step: Step) -> str:
+    name = f"f{rendering.number}"
+    return f"{rendering.function(step, name)}\n\npool.submit({name}).result()\n"
+
+
+def _tasks(rendering: Rendering, step: Step) -> str:
+    name = f"f{rendering.number}"
+    tasks = rendering.body(step)
+    names = [f"task{n}" for n in _numbers_of_tasks(step, rendering)]
+    gathered = f"async def {name}():\n    await asyncio.gather({'(), '.join(names)}())\n"
+    return f"{tasks}\n{gathered}\n\nasyncio.run({name}())\n"
+
+
+def _numbers_of_tasks(step: Step, rendering: Rendering) -> list[int]:
+    """The numbers that its tasks have been given: they are counted back from the last step."""
+    number, found = rendering.number, []
+    for task in reversed(step.body):
+        number -= len(list(_walk(task.body)))
+        found.append(number)
+        number -= 1
+    return found[::-1]
+
+
+def _task(rendering: Rendering, step: Step) -> str:
+    return rendering.function(step, f"task{rendering.number}", kind="async def") + "\n\n"
+
+
+def _await(rendering: Rendering, step: Step) -> str:
+    return "await asyncio.sleep(0)\n"
+
+
+BLOCKS: Final[dict[str, Callable[[Rendering, Step], str]]] = {
+    "with": _with,
+    "decorated": _decorated,
+    "generator": _generator,
+    "suspended": _suspended,
+    "thread": _thread,
+    "pool": _pool,
+    "tasks": _tasks,
+    "task": _task,
+    "await": _await,
+}
+
+
+def written(history: History) -> str:
+    """The statements of a history."""
+    nothing = Rendering(lambda n: "", lambda n: "", lambda n: "")
+    return nothing.source(history)
+
+
+# --- smaller histories --------------------------------------------------------------------------
+
+
+def smaller(history: History) -> Iterator[History]:
+    """The history without one of its steps, or with a block replaced by what is inside of it."""
+    for steps in _without(history.steps):
+        yield History(steps, history.seed)
+
+
+def _without(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
+    for size in (len(steps) // 2, len(steps) // 4, 1):
+        if size > 1 or size == 1:
+            for start in range(0, len(steps) - size + 1, size):
+                yield steps[:start] + steps[start + size :]
+    for i, step in enumerate(steps):
+        if step.body:
+            yield (*steps[:i], *_inlined(step), *steps[i + 1 :])
+            for body in _without(step.body):
+                yield (*steps[:i], replace(step, body=body), *steps[i + 1 :])
+
+
+def _inlined(step: Step) -> Iterator[Step]:
+    """What is inside of a block, without the places at which it lets others run."""
+    for inner in step.body:
+        if inner.kind in ("task", "suspended", "await"):
+            yield from _inlined(inner)
+        else:
+            yield inner
+
+
+def shrunk(history: History, fails: Callable[[History], bool]) -> History:
+    """The smallest history that can be reached by leaving out steps and still fails.
+
+    fails must be False of what is no history: one in which a name is used before it is made.
+    """
+    found = True
+    while found:
+        found = False
+        for candidate in smaller(history):
+            if fails(candidate):
+                history, found = candidate, True
+                break
+    return history

@@ -1,0 +1,1113 @@
+"""The reference machine: what each step of a history does, in plain Python.
+
+This is the definition of the semantics, written to be read. It imports no torch. It knows what
+the grad mode is in each thread, which tensors require grad, which are leaves, what was recorded
+and saved, who has a gradient, which modules train, what moved, whether randomness was drawn, and
+which steps are refused and why.
+
+It says what the documentation promises, or what follows from it. Where torch is known to do
+something else, the other rule stands beside it under the name of a deviation in the register;
+the machine follows it if it is told to go astray there.
+
+Sources: A notes/autograd (Locally disabling gradient computation; In-place operations);
+B torch.no_grad, enable_grad, set_grad_enabled, inference_mode; C C++ notes/inference_mode;
+D nn.Module; E torch.optim; F torch.autograd.backward and grad.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from .history import History, Step
+from .setting import GradState
+
+#: Rules on which torch is known to go another way: each is the name of a deviation.
+ASTRAY: Final = (
+    "inference_mode_false_enables_grad_under_no_grad",
+    "a_decorator_leaves_a_coroutine_before_it_runs",
+    "tasks_share_the_mode_of_their_thread",
+    "a_context_entered_again_forgets_its_first_mode",
+    "detaching_in_place_does_nothing_in_inference_mode",
+    "nothing_is_recorded_of_inference_tensors_alone",
+    "a_refused_write_to_an_inference_tensor_is_done",
+    "retained_gradients_are_filled_whatever_is_asked_for",
+    "converting_in_another_mode_makes_half_an_inference_tensor",
+    "detaching_in_place_does_not_forget_a_retained_gradient",
+    "detaching_an_inference_tensor_lets_it_be_written_to",
+    "a_deep_copy_of_a_module_has_no_gradients",
+    "a_linear_layer_gives_an_inference_weight_no_gradient",
+)
+
+
+class Refusal(Exception):
+    """A step is refused: the type of the error, and a phrase of its message."""
+
+    def __init__(self, error: str, phrase: str) -> None:
+        super().__init__(f"{error}: {phrase}")
+        self.error = error
+        self.phrase = phrase
+
+
+class Unsaid(Exception):
+    """From here on nothing is said: PyTorch promises no order in which leaves take gradients."""
+
+
+# --- what there is ------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Storage:
+    """The memory that a tensor shares with its views: how often it was written to."""
+
+    version: int = 0
+    #: False once a step wrote to it that may write more than once, as optimizers do.
+    counted: bool = True
+
+
+@dataclass(eq=False)
+class Saved:
+    """What backward needs: a memory, its version when it was saved, and whose it is if recorded."""
+
+    storage: Storage
+    version: int
+    recorded: Tensor | None
+
+
+@dataclass(eq=False)
+class Leaf:
+    """Where gradients end: what accumulates them in a leaf."""
+
+    tensor: Tensor
+
+
+@dataclass(eq=False)
+class Node:
+    """What was recorded of one operation: where its gradients go and what they need.
+
+    order   later nodes run first in backward
+    inputs  the nodes and leaves that gradients are handed on to
+    saved   what backward needs
+    """
+
+    order: int
+    inputs: list[Node | Leaf]
+    saved: list[Saved] = field(default_factory=list)
+    freed: bool = False
+    retained: list[Tensor] = field(default_factory=list)
+    hooks: list[Step] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A tensor or parameter.
+
+    told     the flag that was set by hand: that of a leaf
+    node     None for a leaf
+    base     what it is a view of
+    made     in which mode a view was taken: "" where it may be recorded
+    seen     the version that its memory had when its node was made
+    grad     "none", "zero" or "some"
+    grad_is_inference   whether that gradient was made in inference mode
+    writable      of an inference tensor, whether it may be written to outside of inference mode
+    versionless   whether it has no version, and so cannot be saved for backward
+    orphaned      whether it retained a gradient when it was detached in place
+    moved    whether its values changed in the last step; None where nothing can be said
+    """
+
+    told: bool = False
+    node: Node | None = None
+    storage: Storage = field(default_factory=Storage)
+    inference: bool = False
+    base: Tensor | None = None
+    made: str = ""
+    seen: int = 0
+    grad: str = "none"
+    grad_is_inference: bool = False
+    parameter: bool = False
+    leaf: Leaf = field(init=False)
+    writable: bool = False
+    versionless: bool = False
+    orphaned: bool = False
+    moved: bool | None = False
+    hooks: list[Step] = field(default_factory=list)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Tensor.requires_grad: told so, or computed from what requires it, or a view of such."""
+        return (
+            self.told
+            or self.node is not None
+            or (self.base is not None and self.base.requires_grad)
+        )
+
+    def __post_init__(self) -> None:
+        self.leaf = Leaf(self)
+
+    def history(self) -> Node | None:
+        """Its node; that of a view is made anew when its memory was written to through another.
+
+        Source: A, In-place operations; a view that was not recorded cannot say what it is then.
+        """
+        if self.base is None or (self.node is None and not self.base.requires_grad):
+            return self.node
+        if self.seen != self.storage.version:
+            if self.made:
+                raise Refusal("RuntimeError", f"created in {self.made}")
+            self.node = Node(0, [self.base.history() or self.base.leaf])
+            self.seen = self.storage.version
+        return self.node
+
+    @property
+    def carries(self) -> bool:
+        """Whether gradients go on from here: not from a view that says it requires grad only."""
+        return self.told or self.history() is not None
+
+    @property
+    def retains(self) -> bool:
+        """Whether a non-leaf keeps its gradient."""
+        return self.node is not None and self in self.node.retained
+
+    def facts(self) -> tuple[Any, ...]:
+        """What is compared, in the order of play.TENSOR_FACTS."""
+        try:
+            leaf = self.history() is None
+        except Refusal as refusal:
+            return (refusal.phrase,)
+        has_grad = self.grad != "none" if leaf or self.retains else None
+        version = None if self.inference or not self.storage.counted else self.storage.version
+        return self.requires_grad, leaf, self.inference, has_grad, version
+
+
+@dataclass(eq=False)
+class Module:
+    """A module: its kind, its flag, its children in order, its parameters and its counter."""
+
+    kind: str
+    training: bool = True
+    children: list[Module] = field(default_factory=list)
+    parameters: dict[str, Tensor] = field(default_factory=dict)
+    counter: Tensor | None = None
+    statistics: Tensor | None = None
+    counted: int = 0
+
+    def walk(self, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
+        """It and all modules below it, each once, by path."""
+        seen = set() if seen is None else seen
+        if id(self) in seen:
+            return
+        seen.add(id(self))
+        yield path, self
+        for name, child in enumerate(self.children):
+            yield from child.walk(f"{path}.{name}".lstrip("."), seen)
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Its parameters by name, each once."""
+        found: dict[str, Tensor] = {}
+        known: set[int] = set()
+        for path, module in self.walk():
+            for name, parameter in module.parameters.items():
+                if id(parameter) not in known:
+                    known.add(id(parameter))
+                    found[f"{path}.{name}".lstrip(".")] = parameter
+        return found
+
+
+@dataclass(eq=False)
+class Optimizer:
+    """An optimizer: its kind, its parameters, and which of them it has moved before."""
+
+    kind: str
+    parameters: list[Tensor]
+    moving: set[int] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class Context:
+    """A context manager as an object: what it was made of, and what it must restore."""
+
+    written: str
+    saved: list[GradState] = field(default_factory=list)
+    active: int = 0
+    used: bool = False
+
+
+@dataclass
+class Thread:
+    """A thread of control: its grad mode, and how many nodes were recorded in it."""
+
+    mode: GradState = field(default_factory=GradState)
+    order: int = 0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What must be seen after one step.
+
+    number   of the step, in the order in which they are written
+    refusal  how it was refused; None if it was not
+    facts    what must be seen: by name, the facts of each thing
+    drawn    whether randomness was drawn
+    """
+
+    number: int
+    refusal: Refusal | None
+    facts: dict[str, Any]
+    drawn: bool
+
+
+#: What a body hands on in between: the moments of its steps, and where it lets others run.
+@dataclass(frozen=True)
+class Pause:
+    """A body lets others run: the step that says so."""
+
+    step: Step
+
+
+Course = Iterator[Moment | Pause]
+GIVEN: Final = "weights"
+#: Steps after which nothing is looked at: they are places in a block, and do nothing themselves.
+SILENT: Final = ("suspended", "task", "await")
+
+
+class Machine:
+    """Plays a history, step by step.
+
+    astray  the rules on which it goes the way that torch is known to go
+    fired   those of them that made a difference so far
+    bodies  where the steps inside of a block come from: they may be drawn while it runs
+    """
+
+    def __init__(
+        self,
+        astray: frozenset[str] = frozenset(),
+        bodies: Callable[[Step], Iterator[Step]] = lambda step: iter(step.body),
+    ) -> None:
+        self.astray = astray
+        self.fired: set[str] = set()
+        self.bodies = bodies
+        self.names: dict[str, Any] = {GIVEN: Tensor()}
+        self.thread = Thread()
+        self.pool = Thread()
+        self.thread.order = 10**6  # a thread that has recorded before
+        self.drawn = False
+        self.moved: list[Tensor] = []
+        self.numbers: dict[int, int] = {}
+
+    # --- playing --------------------------------------------------------------------------------
+
+    def play(self, history: History) -> Iterator[Moment]:
+        """What must be seen after each step, in the order in which they happen."""
+        self.numbers = {id(step): number for number, step in enumerate(history.walk())}
+        with suppress(Unsaid):
+            for moment in self.run(iter(history.steps)):
+                assert isinstance(moment, Moment)
+                yield moment
+
+    def run(self, steps: Iterator[Step]) -> Course:
+        """Do the steps one after the other."""
+        for step in steps:
+            refusal = None
+            self._nothing_moved()
+            block = getattr(self, f"in_{step.kind}", None)
+            if block is not None:
+                yield from block(step)
+                self._nothing_moved()
+            else:
+                try:
+                    made = getattr(self, f"do_{step.kind}")(step)
+                    if step.makes:
+                        self.names[step.makes] = made
+                except Refusal as raised:
+                    refusal = raised
+            if step.kind not in SILENT:
+                number = self.numbers.get(id(step), -1)
+                yield Moment(number, refusal, self.facts(), self.drawn)
+
+    def _nothing_moved(self) -> None:
+        self.drawn = False
+        for parameter in self.moved:
+            parameter.moved = False
+        self.moved.clear()
+
+    def modules(self) -> dict[str, Module]:
+        """The modules that have a name."""
+        return {n: v for n, v in self.names.items() if isinstance(v, Module)}
+
+    def facts(self) -> dict[str, Any]:
+        """All that can be seen now."""
+        mode = self.thread.mode
+        found: dict[str, Any] = {"mode": (mode.grad, mode.inference)}
+        for name, value in self.names.items():
+            if isinstance(value, Tensor):
+                if name != GIVEN:
+                    found[name] = value.facts()
+            elif isinstance(value, Module):
+                for path, module in value.walk():
+                    found[f"{name}:{path}"] = (module.training,)
+                    if module.counter is not None:
+                        found[f"{name}#{path}"] = (module.counted,)
+                for path, parameter in value.named_parameters().items():
+                    found[f"{name}/{path}"] = (*parameter.facts(), parameter.moved)
+        return found
+
+    def goes_astray(self, rule: str) -> bool:
+        """Whether to follow torch where it departs from the rule; to be asked where it matters."""
+        if rule in self.astray:
+            self.fired.add(rule)
+            return True
+        return False
+
+    def named(self, name: str) -> Any:
+        """What has this name: a tensor, a module, a submodule, a parameter."""
+        root, *path = name.split(".")
+        value = self.names[root]
+        for part in path:
+            value = value.children[int(part)] if part.isdigit() else value.parameters[part]
+        return value
+
+    # --- grad modes (B) -------------------------------------------------------------------------
+
+    @property
+    def recording(self) -> bool:
+        """Whether operations are recorded. Source: A, Grad modes."""
+        return self.thread.mode.recording
+
+    def entered(self, written: str) -> GradState:
+        """The mode inside of a context. Source: B."""
+        written = written if written.endswith(")") else f"{written}()"
+        inside = self.thread.mode.enter(written)
+        if written == "torch.inference_mode(False)":
+            other = GradState(grad=True)
+            if other != inside and self.goes_astray(
+                "inference_mode_false_enables_grad_under_no_grad"
+            ):
+                return other
+        return inside
+
+    def left(self, written: str, saved: GradState) -> GradState:
+        """The mode after leaving a context: inference_mode restores both flags, all others one."""
+        if "inference_mode" in written:
+            return saved
+        return replace(self.thread.mode, grad=saved.grad)
+
+    def in_with(self, step: Step) -> Course:
+        """A block restores the mode however it is left. Source: B, context managers."""
+        saved, written = self.thread.mode, step.words[0]
+        self.thread.mode = self.entered(written)
+        yield from self.inner(step)
+        self.thread.mode = self.left(written, saved)
+
+    def inner(self, step: Step) -> Course:
+        """The steps inside of a block."""
+        yield from self.run(self.bodies(step))
+
+    def in_decorated(self, step: Step) -> Course:
+        """A decorator covers the call and nothing outside of it. Source: B."""
+        written, form = step.words
+        saved = self.thread.mode
+        inside = self.entered(written)
+        late = form in ("coroutine", "asynchronous generator")
+        if late and self.goes_astray("a_decorator_leaves_a_coroutine_before_it_runs"):
+            yield from self.inner(step)
+            return
+        self.thread.mode = inside
+        yield from self.inner(step)
+        self.thread.mode = self.left(written, saved)
+
+    def in_generator(self, step: Step) -> Course:
+        """A decorated generator gives the mode back at each yield. Source: B, _contextlib.
+
+        A generator that is not decorated leaves its own blocks open while it is suspended.
+        """
+        written = step.words[0]
+        course = self.inner(step)
+        while True:
+            saved = self.thread.mode
+            if written:
+                self.thread.mode = self.entered(written)
+            paused = None
+            for moment in course:
+                if isinstance(moment, Pause):
+                    paused = moment
+                    break
+                yield moment
+            if written:
+                self.thread.mode = self.left(written, saved)
+            if paused is None:
+                return
+            yield from self.run(self.bodies(paused.step))
+
+    def in_suspended(self, step: Step) -> Course:
+        """The generator is suspended; what happens meanwhile is done by whoever advances it."""
+        yield Pause(step)
+
+    def in_thread(self, step: Step) -> Course:
+        """A new thread begins in the default mode, and leaves others alone. Source: B."""
+        yield from self._elsewhere(step, Thread())
+
+    def in_pool(self, step: Step) -> Course:
+        """The thread of a pool keeps its own mode from one call to the next. Source: B."""
+        yield from self._elsewhere(step, self.pool)
+
+    def _elsewhere(self, step: Step, thread: Thread) -> Course:
+        here, self.thread = self.thread, thread
+        yield from self.inner(step)
+        self.thread = here
+
+    def in_tasks(self, step: Step) -> Course:
+        """Tasks take turns at each await, each in a mode of its own. Source: B, thread local."""
+        shared = self.thread
+        courses: list[tuple[Course, Thread]] = []
+        for task in self.bodies(step):
+            courses.append((self.inner(task), replace(shared)))
+        while courses:
+            course, own = courses.pop(0)
+            if own.mode != shared.mode and self.goes_astray("tasks_share_the_mode_of_their_thread"):
+                own.mode = shared.mode
+            own.order = shared.order
+            self.thread = own
+            for moment in course:
+                if isinstance(moment, Pause):
+                    courses.append((course, own))
+                    break
+                yield moment
+            if own.mode != shared.mode and self.goes_astray("tasks_share_the_mode_of_their_thread"):
+                shared.mode = own.mode
+            shared.order = own.order
+            self.thread = shared
+
+    def in_await(self, step: Step) -> Course:
+        """The task waits: the next one runs."""
+        yield Pause(step)
+
+    def do_set_grad_enabled(self, step: Step) -> None:
+        """A bare call switches at once, until the block around it ends. Source: B."""
+        self.thread.mode = replace(self.thread.mode, grad=step.words[0] == "True")
+
+    def do_context(self, step: Step) -> Context:
+        """Making a context manager does nothing; set_grad_enabled switches at once. Source: B."""
+        written = step.words[0]
+        made = Context(written)
+        if "set_grad_enabled" in written:
+            made.saved.append(self.thread.mode)
+            self.thread.mode = self.entered(written)
+        return made
+
+    def do_enter(self, step: Step) -> None:
+        """Entering by hand is what a with statement does. Source: B."""
+        context: Context = self.names[step.on]
+        early = "set_grad_enabled" in context.written  # it saved the mode when it was made
+        again = context.active > 0 or (early and context.used)
+        astray = again and self.goes_astray("a_context_entered_again_forgets_its_first_mode")
+        if astray and "inference_mode" in context.written and context.saved:
+            # The guard of the first time switches back when that of the second time is there.
+            first, context.saved = context.saved, [self.thread.mode]
+            self.thread.mode = self.left(context.written, first[-1])
+            context.active += 1
+            return
+        if astray and not early:
+            context.saved.clear()
+        if not early or (again and not astray):
+            context.saved.append(self.thread.mode)
+        context.active, context.used = context.active + 1, True
+        self.thread.mode = self.entered(context.written)
+
+    def do_leave(self, step: Step) -> None:
+        """Leaving by hand restores what was there on entering. Source: B."""
+        context: Context = self.names[step.on]
+        context.active -= 1
+        if context.saved:
+            self.thread.mode = self.left(context.written, context.saved[-1])
+        if len(context.saved) > 1 or "inference_mode" in context.written:
+            del context.saved[-1:]
+
+    # --- tensors (A, C) -------------------------------------------------------------------------
+
+    def made(self, told: bool = False, parameter: bool = False) -> Tensor:
+        """A new tensor: an inference tensor if it is made in inference mode. Source: C."""
+        return Tensor(told, inference=self.thread.mode.inference, parameter=parameter)
+
+    def do_tensor(self, step: Step) -> Tensor:
+        """A factory's tensor does not require grad. Source: Tensor.requires_grad."""
+        return self.made()
+
+    def do_requiring_tensor(self, step: Step) -> Tensor:
+        """Factories honour requires_grad=True in every mode. Source: torch.no_grad, note."""
+        return self.made(told=True)
+
+    def do_parameter(self, step: Step) -> Tensor:
+        """A parameter requires grad in whichever mode it is made. Source: nn.Parameter."""
+        return self.made(told=True, parameter=True)
+
+    def result(
+        self, *inputs: Tensor, saved: tuple[Tensor, ...] = (), saves_result: bool = False
+    ) -> Tensor:
+        """What an operation computes. saved is what backward needs of its inputs.
+
+        Source: A, Setting requires_grad; C, inference tensors cannot be saved for backward.
+        """
+        found = self.made()
+        # Outside of inference mode, torch may compute with these in several steps.
+        found.storage.counted = not any(t.inference for t in inputs)
+        found.node = self.recorded(inputs, saved)
+        if found.node is not None and saves_result:
+            found.node.saved.append(Saved(found.storage, 0, None))
+        return found
+
+    def recorded(self, inputs: tuple[Tensor, ...], saved: tuple[Tensor, ...] = ()) -> Node | None:
+        """The node of an operation on these, if it is recorded."""
+        requiring = [t for t in inputs if t.requires_grad]
+        if not self.recording or not requiring:
+            return None
+        rule = "nothing_is_recorded_of_inference_tensors_alone"
+        if all(t.inference for t in inputs) and self.goes_astray(rule):
+            return None
+        for tensor in saved:
+            if tensor.inference:
+                raise Refusal("RuntimeError", "Inference tensors cannot be saved for backward")
+            self.versioned(tensor)
+        self.thread.order += 1
+        kept = [Saved(t.storage, t.storage.version, t if t.history() else None) for t in saved]
+        return Node(self.thread.order, [self.edge(t) for t in requiring if t.carries], kept)
+
+    def versioned(self, tensor: Tensor) -> None:
+        """Refuse a tensor that was an inference tensor and has no version."""
+        if tensor.versionless:
+            raise Refusal("RuntimeError", "Inference tensors do not track version counter")
+
+    def edge(self, tensor: Tensor) -> Node | Leaf:
+        """Where the gradient of a tensor goes: to its node, or into the leaf."""
+        return tensor.history() or tensor.leaf
+
+    def do_add(self, step: Step) -> Tensor:
+        """A sum needs nothing of its inputs for backward."""
+        return self.result(self.named(step.on), self.named(step.words[0]))
+
+    def do_mul(self, step: Step) -> Tensor:
+        """A product needs each factor for the gradient of the other."""
+        left, right = self.named(step.on), self.named(step.words[0])
+        return self.result(left, right, saved=self.factors(left, right))
+
+    def factors(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        """What of two factors is saved: each for the gradient of the other."""
+        if not self.recording:
+            return ()
+        return (left,) * right.carries + (right,) * left.carries
+
+    def do_tanh(self, step: Step) -> Tensor:
+        """tanh needs its own result for backward."""
+        return self.result(self.named(step.on), saves_result=True)
+
+    def do_clone(self, step: Step) -> Tensor:
+        """A clone is recorded, and is normal outside of inference mode. Source: C."""
+        # It is a copy into a new tensor, which is a normal one: so there is always a way back.
+        return self.result(self.named(step.on), self.made())
+
+    def do_detach(self, step: Step) -> Tensor:
+        """Detaching shares memory and version, never requires grad. Source: Tensor.detach."""
+        tensor = self.named(step.on)
+        made = Tensor(storage=tensor.storage, inference=tensor.inference)
+        if tensor.inference and not self.thread.mode.inference:
+            made.writable = self.goes_astray("detaching_an_inference_tensor_lets_it_be_written_to")
+        return made
+
+    def do_view(self, step: Step) -> Tensor:
+        """A view shares memory and version; it is what its base is. Source: C; Tensor views."""
+        tensor = self.named(step.on)
+        view = Tensor(storage=tensor.storage, inference=tensor.inference)
+        if tensor.inference:
+            return view
+        view.base, view.seen = tensor.base or tensor, tensor.storage.version
+        view.node = self.recorded((tensor,))
+        mode = self.thread.mode
+        view.made = "inference mode" if mode.inference else "" if mode.grad else "no_grad mode"
+        view.made = tensor.made or view.made
+        return view
+
+    def do_add_(self, step: Step) -> None:
+        """Write into a tensor what another has. Source: A, In-place operations; C."""
+        self.write(self.named(step.on), (self.named(step.words[0]),))
+
+    def do_mul_(self, step: Step) -> None:
+        """Write into a tensor."""
+        number = Tensor()
+        self.write(self.named(step.on), (number,), saved=(number,))
+
+    def write(
+        self, tensor: Tensor, others: tuple[Tensor, ...], saved: tuple[Tensor, ...] = ()
+    ) -> None:
+        """An operation in place: what it refuses, what it records, and the version it counts."""
+        inputs = (tensor, *others)
+        requiring = any(t.requires_grad for t in inputs)
+        if self.recording and requiring and not all(t.inference for t in inputs):
+            self.writable(tensor)
+        self.writable_here(tensor)
+        node = self.recorded(inputs, saved)
+        tensor.storage.version += 1
+        if node is not None:
+            self.rebase(tensor, node)
+        self.move(tensor)
+
+    def rebase(self, tensor: Tensor, node: Node) -> None:
+        """A tensor that was written to has a new node; of a view, its base has."""
+        written = tensor.base or tensor
+        if written.retains and written.node is not None:
+            written.node.retained.remove(written)
+            node.retained.append(written)
+        if written is not tensor:  # what writes into a part of it can be run once
+            node.saved.append(Saved(Storage(), 0, None))
+        written.node = node
+        rule = "detaching_in_place_does_not_forget_a_retained_gradient"
+        if written.orphaned and self.goes_astray(rule):
+            raise Refusal("RuntimeError", "old_fn INTERNAL ASSERT FAILED")
+
+    def may_write(self, tensor: Tensor) -> bool:
+        """Whether a tensor may be written to in this mode."""
+        protected = tensor.versionless or (tensor.inference and not tensor.writable)
+        return self.thread.mode.inference or not protected
+
+    def writable_here(self, tensor: Tensor) -> None:
+        """Inference tensors may be written to in inference mode alone. Source: C."""
+        if not self.may_write(tensor):
+            if self.goes_astray("a_refused_write_to_an_inference_tensor_is_done"):
+                self.move(tensor, None)
+            raise Refusal(
+                "RuntimeError", "Inplace update to inference tensor outside InferenceMode"
+            )
+
+    def writable(self, tensor: Tensor) -> None:
+        """Refuse to write into a leaf that requires grad, or into a view of which it is unclear."""
+        if tensor.base is not None and tensor.made:
+            raise Refusal("RuntimeError", f"A view was created in {tensor.made}")
+        if tensor.base is not None and tensor.requires_grad and tensor.base.node is None:
+            raise Refusal("RuntimeError", "a view of a leaf Variable that requires grad")
+        if tensor.requires_grad and tensor.history() is None:
+            raise Refusal("RuntimeError", "a leaf Variable that requires grad")
+
+    def move(self, tensor: Tensor, surely: bool | None = True) -> None:
+        """Note that the values of a tensor changed in this step."""
+        tensor.moved = surely
+        self.moved.append(tensor)
+
+    def do_tensor_requires_grad_(self, step: Step) -> None:
+        """Only leaves may be told not to require grad; no inference tensor to do. Source: A, C."""
+        tensor, told = self.named(step.on), step.words[0] == "True"
+        if tensor.inference and told and not self.thread.mode.inference:
+            raise Refusal("RuntimeError", "Setting requires_grad=True on inference tensor outside")
+        if tensor.node is not None:
+            if not told:
+                raise Refusal("RuntimeError", "you can only change requires_grad flags of leaf")
+            return
+        tensor.told = told
+
+    def do_detach_(self, step: Step) -> None:
+        """A tensor becomes a leaf in place; a view cannot. Source: Tensor.detach_."""
+        tensor = self.named(step.on)
+        rule = "detaching_in_place_does_nothing_in_inference_mode"
+        if (self.thread.mode.inference or tensor.inference) and self.goes_astray(rule):
+            return
+        if tensor.base is not None:
+            raise Refusal("RuntimeError", "Can't detach views in-place")
+        tensor.orphaned = tensor.orphaned or tensor.retains
+        tensor.node, tensor.told = None, False
+
+    def do_retain_grad(self, step: Step) -> None:
+        """A non-leaf keeps its gradient; nothing to do for a leaf. Source: Tensor.retain_grad."""
+        tensor = self.named(step.on)
+        if not tensor.requires_grad:
+            raise Refusal(
+                "RuntimeError", "can't retain_grad on Tensor that has requires_grad=False"
+            )
+        if tensor.node is not None and tensor not in tensor.node.retained:
+            tensor.node.retained.append(tensor)
+
+    def do_forget_grad(self, step: Step) -> None:
+        """Setting .grad to None takes the gradient away. Source: Tensor.grad."""
+        self.named(step.on).grad = "none"
+
+    # --- backward (F) ---------------------------------------------------------------------------
+
+    def do_backward(self, step: Step) -> None:
+        """Gradients go into the leaves, and what was saved is freed. Source: F."""
+        self.differentiate(self.named(step.on), retaining=False)
+
+    def do_backward_retaining(self, step: Step) -> None:
+        """With retain_graph=True, nothing is freed. Source: F."""
+        self.differentiate(self.named(step.on), retaining=True)
+
+    def do_backward_into(self, step: Step) -> None:
+        """With inputs=, gradients go into these alone. Source: F, inputs."""
+        root, target = self.named(step.on), self.named(step.words[0])
+        self.differentiable(root)
+        self.do_retain_grad(replace(step, on=step.words[0]))
+        self.differentiate(root, retaining=False, target=target)
+
+    def do_grad(self, step: Step) -> None:
+        """autograd.grad touches no .grad; it refuses what is not in the graph. Source: F."""
+        root, target = self.named(step.on), self.named(step.words[0])
+        self.differentiable(root)
+        if not target.requires_grad:
+            raise Refusal("RuntimeError", "does not require grad")
+        self.differentiate(root, retaining=False, target=target, keeping=False)
+
+    def differentiable(self, root: Tensor) -> None:
+        """Refuse what has no history and is told nothing."""
+        if not root.told and root.history() is None:
+            raise Refusal("RuntimeError", "does not require grad and does not have a grad_fn")
+
+    def differentiate(
+        self, root: Tensor, *, retaining: bool, target: Tensor | None = None, keeping: bool = True
+    ) -> None:
+        """Walk the graph from its root: later nodes first, leaves as soon as they are reached."""
+        self.differentiable(root)
+        start, goal = self.edge(root), None if target is None else self.edge(target)
+        needed: set[Node] | None = None
+        unused = False
+        if goal is not None:
+            needed = self.leading(start, goal)
+            unused = not keeping and goal is not start and not needed
+            if keeping and isinstance(goal, Node):
+                needed.add(goal)
+        waiting = self.dependencies(start)
+        ready: list[tuple[int, int, Node | Leaf]] = []
+        self.push(ready, start)
+        while ready:
+            _, _, reached = heapq.heappop(ready)
+            self.keep(reached, keeping=keeping and (goal is None or reached is goal))
+            if isinstance(reached, Leaf) or (needed is not None and reached not in needed):
+                continue
+            self.unpack(reached, retaining)
+            for following in reached.inputs:
+                waiting[id(following)] -= 1
+                wanted = needed is None or following is goal or following in needed
+                if wanted and not waiting[id(following)]:
+                    self.push(ready, following)
+        if unused:
+            raise Refusal("RuntimeError", "appears to not have been used in the graph")
+
+    def push(self, ready: list[tuple[int, int, Node | Leaf]], reached: Node | Leaf) -> None:
+        """Leaves run at once, nodes in the order opposite to that in which they were recorded."""
+        order = -reached.order if isinstance(reached, Node) else -(10**9)
+        heapq.heappush(ready, (order, id(reached), reached))
+
+    def keep(self, reached: Node | Leaf, *, keeping: bool) -> None:
+        """A leaf that still requires grad takes the gradient; so do results that retain it."""
+        if isinstance(reached, Leaf):
+            if keeping and reached.tensor.node is not None:
+                raise Refusal(
+                    "RuntimeError", "leaf variable has been moved into the graph interior"
+                )
+            if keeping and reached.tensor.told:
+                self.accumulate(reached.tensor)
+            return
+        if not reached.retained:
+            return
+        # retain_grad() fills .grad "during backward", and autograd.grad touches no .grad.
+        if keeping or self.goes_astray("retained_gradients_are_filled_whatever_is_asked_for"):
+            for tensor in reached.retained:
+                tensor.grad, tensor.grad_is_inference = "some", self.thread.mode.inference
+
+    def accumulate(self, tensor: Tensor) -> None:
+        """Add to the gradient that is there, in place; or leave one of this mode. Source: F, C."""
+        inference = self.thread.mode.inference
+        if tensor.grad != "none" and tensor.grad_is_inference and not inference:
+            # It is refused; but which other leaves have taken theirs by then?
+            raise Unsaid
+        if tensor.grad == "none":
+            tensor.grad_is_inference = inference
+        tensor.grad = "some"
+
+    def unpack(self, node: Node, retaining: bool) -> None:
+        """What was saved must be there still, and be what it was. Source: A, In-place checks."""
+        if node.saved and node.freed:
+            raise Refusal("RuntimeError", "Trying to backward through the graph a second time")
+        for saved in node.saved:
+            if saved.recorded is not None and saved.recorded.node is None:
+                raise Refusal("RuntimeError", "a saved tensor that has been detached in-place")
+            if saved.storage.version != saved.version:
+                raise Refusal("RuntimeError", "modified by an inplace operation")
+        node.freed = not retaining
+
+    def dependencies(self, start: Node | Leaf) -> dict[int, int]:
+        """How often each node or leaf is handed a gradient."""
+        count: dict[int, int] = {}
+        seen, stack = {id(start)}, [start]
+        while stack:
+            reached = stack.pop()
+            for following in reached.inputs if isinstance(reached, Node) else ():
+                count[id(following)] = count.get(id(following), 0) + 1
+                if id(following) not in seen:
+                    seen.add(id(following))
+                    stack.append(following)
+        return count
+
+    def leading(self, start: Node | Leaf, goal: Node | Leaf) -> set[Node]:
+        """The nodes on a way from the start to the goal."""
+        found: set[Node] = set()
+
+        def leads(reached: Node | Leaf) -> bool:
+            if isinstance(reached, Leaf):
+                return reached is goal
+            onward = [leads(following) for following in reached.inputs]
+            if any(onward):
+                found.add(reached)
+            return any(onward) or reached is goal
+
+        leads(start)
+        return found
+
+    # --- modules (D) ----------------------------------------------------------------------------
+
+    def do_module(self, step: Step) -> Module:
+        """Modules are built in training mode, their parameters requiring grad. Source: D."""
+        found = self.built(step.words[0])
+        self.drawn = any(m.parameters for _, m in found.walk() if m.kind == "Linear")
+        return found
+
+    def built(self, kind: str) -> Module:
+        """A module of this kind, and what is in it."""
+        children = {
+            "Sequential": ("Linear", "BatchNorm", "Dropout"),
+            "Nested": ("Inner", "Dropout"),
+            "Inner": ("Linear", "Tanh"),
+        }.get(kind, ())
+        made = Module("Sequential" if children else kind)
+        made.children = [self.built(child) for child in children]
+        if kind in ("Linear", "BatchNorm"):
+            made.parameters = {n: self.weight() for n in ("weight", "bias")}
+        if kind == "BatchNorm":
+            made.counter, made.statistics = self.made(), self.made()
+        return made
+
+    def weight(self, told: bool = True) -> Tensor:
+        """A parameter of a module. How often its initialisation writes to it is not said."""
+        made = self.made(told, parameter=True)
+        made.storage.counted = False
+        return made
+
+    def told(self, step: Step, training: bool) -> None:
+        for _, module in self.named(step.on).walk():
+            module.training = training
+
+    def do_train(self, step: Step) -> None:
+        """train() reaches every submodule. Source: Module.train."""
+        self.told(step, True)
+
+    def do_eval(self, step: Step) -> None:
+        """eval() is train(False). Source: Module.eval."""
+        self.told(step, False)
+
+    def do_train_told(self, step: Step) -> None:
+        """train() takes a bool and nothing else. Source: Module.train."""
+        if step.words[0] not in ("True", "False"):
+            raise Refusal("ValueError", "training mode is expected to be boolean")
+        self.told(step, step.words[0] == "True")
+
+    def do_requires_grad_(self, step: Step) -> None:
+        """It reaches every parameter of the subtree, no buffer. Source: Module.requires_grad_."""
+        told = step.words[0] == "True"
+        for parameter in self.named(step.on).named_parameters().values():
+            if parameter.inference and told and not self.thread.mode.inference:
+                raise Refusal("RuntimeError", "Setting requires_grad=True on inference tensor")
+            parameter.told = told
+
+    def do_zero_grad(self, step: Step) -> None:
+        """zero_grad() takes every gradient away. Source: Module.zero_grad."""
+        self.cleared(list(self.named(step.on).named_parameters().values()), to_none=True)
+
+    def do_zero_grad_to_zero(self, step: Step) -> None:
+        """With set_to_none=False, gradients that are there become zero."""
+        self.cleared(list(self.named(step.on).named_parameters().values()), to_none=False)
+
+    def cleared(self, parameters: list[Tensor], *, to_none: bool) -> None:
+        for parameter in parameters:
+            if parameter.grad == "none":
+                continue
+            if not to_none and parameter.grad_is_inference and not self.thread.mode.inference:
+                raise Refusal("RuntimeError", "Inplace update to inference tensor outside")
+            parameter.grad = "none" if to_none else "zero"
+
+    def do_forward(self, step: Step) -> Tensor:
+        """A forward: each layer in the mode that it has. Source: D; the page of each layer."""
+        return self.forward(self.named(step.on), self.named(step.words[0]))
+
+    def forward(self, module: Module, x: Tensor) -> Tensor:
+        """What a module returns."""
+        if module.kind == "Sequential":
+            for child in module.children:
+                x = self.forward(child, x)
+            return x
+        return {
+            "Linear": self.linear,
+            "BatchNorm": self.batch_norm,
+            "Dropout": self.dropout,
+            "Tanh": lambda module, x: self.result(x, saves_result=True),
+        }[module.kind](module, x)
+
+    def linear(self, module: Module, x: Tensor) -> Tensor:
+        """A linear layer needs its input for the weight's gradient, its weight for the input's."""
+        weight, bias = module.parameters["weight"], module.parameters["bias"]
+        self.versioned(weight)  # it is transposed, which is a view
+        rule = "a_linear_layer_gives_an_inference_weight_no_gradient"
+        if weight.inference and weight.requires_grad and self.recording and self.goes_astray(rule):
+            # Its transpose is an inference tensor that knows nothing of it.
+            return self.result(x, bias, saved=(weight,) * x.carries)
+        return self.result(x, weight, bias, saved=self.factors(x, weight))
+
+    def batch_norm(self, module: Module, x: Tensor) -> Tensor:
+        """In training it counts the batch and moves its statistics. Source: nn.BatchNorm1d."""
+        counter, statistics = module.counter, module.statistics
+        assert counter is not None
+        assert statistics is not None
+        if module.training:
+            rule = "a_refused_write_to_an_inference_tensor_is_done"
+            refused = counter.inference and not self.thread.mode.inference
+            module.counted += not refused or self.goes_astray(rule)
+            self.writable_here(counter)
+        weight, bias = module.parameters["weight"], module.parameters["bias"]
+        return self.result(x, weight, bias, statistics, saved=(x, weight, statistics))
+
+    def dropout(self, module: Module, x: Tensor) -> Tensor:
+        """In training it draws; in evaluation it returns its very input. Source: nn.Dropout."""
+        if not module.training:
+            return x
+        self.drawn = True
+        mask = self.made()
+        return self.result(x, mask, saved=(mask,))
+
+    def do_deepcopy(self, step: Step) -> Module:
+        """A copy is independent and keeps every flag; its gradients are copied. Source: D."""
+        module = self.named(step.on)
+        has = any(p.grad != "none" for p in module.named_parameters().values())
+        grads = not (has and self.goes_astray("a_deep_copy_of_a_module_has_no_gradients"))
+        return self.copied(module, {}, grads=grads)
+
+    def do_pickle(self, step: Step) -> Module:
+        """As a deep copy, but gradients are not pickled. Source: notes/serialization."""
+        return self.copied(self.named(step.on), {}, grads=False)
+
+    def do_save_and_load(self, step: Step) -> Module:
+        """As pickling. Source: torch.save."""
+        return self.copied(self.named(step.on), {}, grads=False)
+
+    def copied(self, module: Module, known: dict[int, Any], *, grads: bool) -> Module:
+        """A copy of a module, what is shared in it being shared in the copy."""
+        if id(module) in known:
+            found: Module = known[id(module)]
+            return found
+        made = Module(module.kind, module.training, counted=module.counted)
+        known[id(module)] = made
+        for name, parameter in module.parameters.items():
+            if id(parameter) not in known:
+                twin = self.weight(parameter.told)
+                twin.grad = parameter.grad if grads else "none"
+                twin.grad_is_inference = self.thread.mode.inference
+                known[id(parameter)] = twin
+            made.parameters[name] = known[id(parameter)]
+        if module.counter is not None:
+            made.counter, made.statistics = self.made(), self.made()
+        made.children = [self.copied(c, known, grads=grads) for c in module.children]
+        return made
+
+    def do_load_state_dict(self, step: Step) -> None:
+        """Loading writes into the parameters, and records nothing. Source: load_state_dict."""
+        module, other = self.named(step.on), self.named(step.words[0])
+        refusals = []
+        for (_, own), (_, given) in zip(module.walk(), other.walk(), strict=True):
+            for name, parameter in own.parameters.items():
+                try:
+                    self.load(parameter, given.parameters[name])
+                except Refusal as refusal:
+                    refusals.append(refusal)
+            for buffer in (own.statistics, own.counter):
+                if buffer is not None and not self.may_write(buffer):
+                    refusals.append(Refusal("RuntimeError", "Inplace update to inference tensor"))
+            rule = "a_refused_write_to_an_inference_tensor_is_done"
+            if own.counter is not None and (self.may_write(own.counter) or self.goes_astray(rule)):
+                own.counted = given.counted
+        if refusals:
+            raise refusals[0]
+
+    def load(self, parameter: Tensor, given: Tensor) -> None:
+        """Write the values of one parameter into another."""
+        self.writable_here(parameter)
+        parameter.storage.version += 1
+        if parameter is not given:
+            self.move(parameter, None)
+
+    def do_to_float64_and_back(self, step: Step) -> None:
+        """Converting keeps each parameter, its flags and its gradient. Source: Module.to."""
+        for parameter in self.named(step.on).named_parameters().values():
+            parameter.storage.counted = False
+            parameter.leaf = Leaf(parameter)  # its dtype was another for a while
+            inference = self.thread.mode.inference
+            rule = "converting_in_another_mode_makes_half_an_inference_tensor"
+            if parameter.inference and not inference and not parameter.writable:
+                parameter.versionless = self.goes_astray(rule)
+            if inference and not parameter.inference:
+                parameter.writable = self.goes_astray(rule)
+            parameter.inference = inference
+        for _, module in self.named(step.on).walk():
+            module.statistics = None if module.statistics is None else self.made()
+
+    def do_append(self, step: Step) -> None:
+        """A module that is attached keeps its own flag. Source: Module.add_module."""
+        self.named(step.on).children.append(self.named(step.words[0]))
+
+    def do_replace(self, step: Step) -> None:
+        """A module that is put in the place of another keeps its own flag."""
+        self.named(step.on).children[0] = self.named(step.words[0])
+
+    def do_remove(self, step: Step) -> None:
+        """A module that is removed stays what it is."""
+        self.named(step.on).children.pop()
+
+    def do_tie(self, step: Step) -> None:
+        """Two layers then share one parameter, with one flag and one gradient."""
+        self.named(step.on).parameters["weight"] = self.named(step.words[0]).parameters["weight"]
+
+    # --- optimizers (E) -------------------------------------------------------------------------
+
+    def do_optimizer(self, step: Step) -> Optimizer:
+        """Frozen parameters may be given; no parameter at all may not. Source: E, Optimizer."""
+        parameters = list(self.named(step.on).named_parameters().values())
+        if not parameters:
+            raise Refusal("ValueError", "optimizer got an empty parameter list")
+        return Optimizer(step.words[0], parameters)
+
+    def do_step(self, step: Step) -> None:
+        """It moves what has a gradient, frozen or not, and nothing else. Source: E, zero_grad."""
+        optimizer: Optimizer = self.names[step.on]
+        for parameter in optimizer.parameters:
+            if parameter.grad == "none":
+                continue
+            self.writable_here(parameter)
+            surely = False if parameter.grad == "zero" and optimizer.kind == "SGD" else None
+            parameter.storage.version += 1
+            parameter.storage.counted = False
+            self.move(parameter, surely)
+
+    def do_step_with_closure(self, step: Step) -> None:
+        """As without; the closure runs with grad enabled. Source: E, closure."""
+        self.do_step(step)
+
+    def do_add_param_group(self, step: Step) -> None:
+        """No parameter may be in two groups. Source: E, add_param_group."""
+        optimizer, given = self.names[step.on], self.named(step.words[0])
+        if given.history() is not None and not given.retains:
+            raise Refusal("ValueError", "can't optimize a non-leaf Tensor")
+        if any(p is given for p in optimizer.parameters):
+            raise Refusal("ValueError", "appear in more than one parameter group")
+        optimizer.parameters.append(given)
+
+    def do_optimizer_zero_grad(self, step: Step) -> None:
+        """zero_grad() takes every gradient away. Source: E, zero_grad."""
+        self.cleared(self.names[step.on].parameters, to_none=True)
+
+    def do_optimizer_zero_grad_to_zero(self, step: Step) -> None:
+        """With set_to_none=False, gradients that are there become zero."""
+        self.cleared(self.names[step.on].parameters, to_none=False)
