@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -34,17 +35,25 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings  # noqa
 
 import oracles.laws  # noqa: E402, F401  # defines the laws
 from oracles.case import Case  # noqa: E402
-from oracles.deviations import Register, load  # noqa: E402
+from oracles.deviations import Register, astray, load  # noqa: E402
+from oracles.history import History  # noqa: E402
 from oracles.law import LAWS, Law, Unsupported, Violation  # noqa: E402
+from oracles.play import Played, goes_as_the_machine_says  # noqa: E402
 from oracles.recipe import execute  # noqa: E402
 from oracles.run import Run  # noqa: E402
 from oracles.setting import Setting  # noqa: E402
 from oracles.specimen import Plan, Specimen, source_of, statements  # noqa: E402
 from oracles.subject import Subject, forget, quiet  # noqa: E402
 from oracles.trial import Tally, Trial  # noqa: E402
-from strategies import drawn_for  # noqa: E402
+from strategies import drawn_for, histories  # noqa: E402
 
-TARGETS = {"cells_per_second": 1500.0, "torch_share": 0.5, "peak_gib": 1.5, "speedup_of_2": 1.8}
+TARGETS = {
+    "cells_per_second": 1500.0,
+    "torch_share": 0.5,
+    "peak_gib": 1.5,
+    "speedup_of_2": 1.8,
+    "steps_per_second": 300.0,
+}
 
 
 def main() -> None:
@@ -92,6 +101,7 @@ def summary(subjects: int, repeats: int) -> dict[str, float]:
         "subjects_per_second": median(run["subjects"] / run["seconds"] for run in single),
         "torch_share": median(run["bare_seconds"] / run["seconds"] for run in single),
         "speedup_of_2": both / per_second,
+        "steps_per_second": of("steps_per_second"),
         "peak_gib": max(w["peak_gib"] for run in alone + pairs for w in run),
     }
 
@@ -125,7 +135,37 @@ def measure(number: int, subjects: int) -> dict[str, float]:
         tally["subjects"] += judged.subjects
         bare += _bare(followed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {**tally, "laws": len(laws), "bare_seconds": bare, "peak_gib": peak}
+    steps = steps_per_second(number)
+    return {
+        **tally,
+        "laws": len(laws),
+        "bare_seconds": bare,
+        "steps_per_second": steps,
+        "peak_gib": peak,
+    }
+
+
+def steps_per_second(number: int, count: int = 300) -> float:
+    """Steps of histories that are drawn, played on torch and compared with the machine."""
+    steps, known, start = 0, astray(), time.perf_counter()
+
+    @seed(number)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(histories())
+    def play(history: History) -> None:
+        nonlocal steps
+        steps += sum(1 for _ in history.walk())
+        with suppress(Violation):  # the main job is there to say so
+            goes_as_the_machine_says(Played(history), known)
+
+    play()
+    return steps / (time.perf_counter() - start)
 
 
 def _judge(

@@ -17,7 +17,7 @@ D nn.Module; E torch.optim; F torch.autograd.backward and grad.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -39,7 +39,7 @@ ASTRAY: Final = (
     "detaching_in_place_does_not_forget_a_retained_gradient",
     "detaching_an_inference_tensor_lets_it_be_written_to",
     "a_deep_copy_of_a_module_has_no_gradients",
-    "a_linear_layer_gives_an_inference_weight_no_gradient",
+    "fused_optimizers_write_to_inference_tensors",
 )
 
 
@@ -267,7 +267,7 @@ class Pause:
     step: Step
 
 
-Course = Iterator[Moment | Pause]
+Course = Generator[Moment | Pause, None, None]
 GIVEN: Final = "weights"
 #: Steps after which nothing is looked at: they are places in a block, and do nothing themselves.
 SILENT: Final = ("suspended", "task", "await")
@@ -398,8 +398,10 @@ class Machine:
         """A block restores the mode however it is left. Source: B, context managers."""
         saved, written = self.thread.mode, step.words[0]
         self.thread.mode = self.entered(written)
-        yield from self.inner(step)
-        self.thread.mode = self.left(written, saved)
+        try:
+            yield from self.inner(step)
+        finally:
+            self.thread.mode = self.left(written, saved)
 
     def inner(self, step: Step) -> Course:
         """The steps inside of a block."""
@@ -425,11 +427,17 @@ class Machine:
         """
         written = step.words[0]
         course = self.inner(step)
+        # One that is left early is not resumed after the last time that it was suspended.
+        left = _suspensions(step) if step.body and step.words[1] != "exhausted" else None
+        if left == 0:
+            return
         while True:
             saved = self.thread.mode
             if written:
                 self.thread.mode = self.entered(written)
             paused = None
+            if left == 0:
+                course.close()
             for moment in course:
                 if isinstance(moment, Pause):
                     paused = moment
@@ -439,6 +447,7 @@ class Machine:
                 self.thread.mode = self.left(written, saved)
             if paused is None:
                 return
+            left = None if left is None else left - 1
             yield from self.run(self.bodies(paused.step))
 
     def in_suspended(self, step: Step) -> Course:
@@ -951,12 +960,10 @@ class Machine:
     def linear(self, module: Module, x: Tensor) -> Tensor:
         """A linear layer needs its input for the weight's gradient, its weight for the input's."""
         weight, bias = module.parameters["weight"], module.parameters["bias"]
-        self.versioned(weight)  # it is transposed, which is a view
-        rule = "a_linear_layer_gives_an_inference_weight_no_gradient"
-        if weight.inference and weight.requires_grad and self.recording and self.goes_astray(rule):
-            # Its transpose is an inference tensor that knows nothing of it.
-            return self.result(x, bias, saved=(weight,) * x.carries)
-        return self.result(x, weight, bias, saved=self.factors(x, weight))
+        self.versioned(weight)
+        transposed = Tensor(storage=weight.storage, inference=weight.inference)
+        transposed.node = self.recorded((weight,))
+        return self.result(x, transposed, bias, saved=self.factors(x, transposed))
 
     def batch_norm(self, module: Module, x: Tensor) -> Tensor:
         """In training it counts the batch and moves its statistics. Source: nn.BatchNorm1d."""
@@ -1085,7 +1092,10 @@ class Machine:
         for parameter in optimizer.parameters:
             if parameter.grad == "none":
                 continue
-            self.writable_here(parameter)
+            rule = "fused_optimizers_write_to_inference_tensors"
+            fused = optimizer.kind.endswith("_fused") and not self.may_write(parameter)
+            if not (fused and self.goes_astray(rule)):
+                self.writable_here(parameter)
             surely = False if parameter.grad == "zero" and optimizer.kind == "SGD" else None
             parameter.storage.version += 1
             parameter.storage.counted = False
@@ -1111,3 +1121,9 @@ class Machine:
     def do_optimizer_zero_grad_to_zero(self, step: Step) -> None:
         """With set_to_none=False, gradients that are there become zero."""
         self.cleared(self.names[step.on].parameters, to_none=False)
+
+
+def _suspensions(step: Step) -> int:
+    """How often a generator is suspended: in its own body, and in the blocks that it enters."""
+    within = sum(_suspensions(inner) for inner in step.body if inner.kind == "with")
+    return within + sum(inner.kind == "suspended" for inner in step.body)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from . import subject
 from .case import Case
 from .deviations import Deviation, Register
 from .history import History, shrunk
@@ -22,7 +23,7 @@ from .relations import Traits, comparisons, count_traits
 from .sample import Nesting, Sample
 from .setting import Setting, fold
 from .specimen import lattice
-from .subject import Layer, Subject, forget, lacking
+from .subject import Layer, Subject, lacking
 
 
 @dataclass
@@ -234,6 +235,12 @@ def global_state() -> dict[str, Any]:
         "torch.is_autocast_enabled()": torch.is_autocast_enabled(),
         "torch.is_anomaly_enabled()": torch.is_anomaly_enabled(),
     }
+
+
+def forget() -> None:
+    """Keep no subject and no history: what they remember is not of the torch that is there now."""
+    subject.forget()
+    played.cache_clear()
 
 
 def _put_back(before: dict[str, Any]) -> str:

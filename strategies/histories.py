@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from oracles.history import MODULES, OPTIMIZERS, History, Step
-from oracles.machine import ASTRAY, GIVEN, Context, Machine, Module, Optimizer, Tensor, Unsaid
+from oracles.machine import ASTRAY, GIVEN, Context, Machine, Module, Optimizer, Tensor, Thread, Unsaid
 from oracles.setting import CONTEXTS
 
 from .layers.kinds import pick, upto
@@ -28,6 +28,9 @@ _LEAVING: Final = ("end", "exception", "return", "break")
 _FORMS: Final = ("function", "method", "coroutine", "asynchronous generator")
 _ENDINGS: Final = ("exhausted", "closed", "collected")
 _BOOLEANS: Final = ("True", "False")
+#: SGD as often as all others together: of it, most is known.
+_OPTIMIZERS: Final = (*(o for o in OPTIMIZERS if "SGD" in o),) * 3 + tuple(OPTIMIZERS)
+
 Maker = Callable[["_Drawing", str], Step | None]
 
 
@@ -80,6 +83,10 @@ class _Drawing:
             names += [f"{name}.{path}".rstrip(".") for path in paths]
         return str(self.pick(names))
 
+    def results(self) -> list[Tensor]:
+        """The tensors that have a name."""
+        return [v for v in self.machine.names.values() if isinstance(v, Tensor)]
+
     def weighted(self) -> list[str]:
         """The linear layers, each of which has a weight of the same size."""
         return [
@@ -118,7 +125,11 @@ class _Drawing:
 
     def whole(self, step: Step) -> Step:
         """The step with all that was drawn inside of it."""
-        return replace(step, body=tuple(map(self.whole, self.drawn.get(id(step), ()))))
+        body = tuple(map(self.whole, self.drawn.get(id(step), ())))
+        if step.kind == "generator" and step.words[1] != "exhausted":
+            # Nothing more may have been drawn where nothing more is said.
+            body += () if body and body[-1].kind == "suspended" else (Step("suspended"),)
+        return replace(step, body=body)
 
 
 @st.composite
@@ -161,8 +172,14 @@ def _available(drawing: _Drawing) -> list[str]:
         options += ["tie"] * (len(drawing.weighted()) > 1)
         if any(m.named_parameters() for m in modules):
             options += ["optimizer"] * 2
-    if any(isinstance(v, Optimizer) for v in values):
+    optimizers = [v for v in values if isinstance(v, Optimizer)]
+    if optimizers:
         options += _OF_OPTIMIZERS
+        options += ["step"] * 6 * any(p.grad != "none" for o in optimizers for p in o.parameters)
+        options += ["backward"] * 6 * any(t.node is not None for t in drawing.results())
+        left = [p for o in optimizers for p in o.parameters if p.grad != "none"]
+        options += ["requires_grad_"] * 3 * bool(left)
+        options += ["optimizer_zero_grad"] * 6 * any(not p.told for p in left)
     contexts = [v for v in values if isinstance(v, Context)]
     options += ["enter"] * bool(contexts) + ["leave"] * any(c.active for c in contexts)
     # What lets others run can do so where nothing but with statements are around.
@@ -173,7 +190,10 @@ def _available(drawing: _Drawing) -> list[str]:
         options += ["await"] * 4
     if drawing.left > 2:
         options += ["with", "decorated", "thread"]
-        options += ["pool"] * ("pool" not in inside)  # its only thread would wait for itself
+        # Its only thread would wait for itself. It is of interest once its mode was changed.
+        again = 4 if machine.pool.mode != Thread().mode else 1
+        options += ["pool"] * again * ("pool" not in inside)
+    options += ["set_grad_enabled"] * 4 * (inside[-1] == "pool")
         options += ["generator"] * 2 + ["tasks"] * ("task" not in inside) * 2
     return options
 
@@ -282,7 +302,7 @@ def _tying(drawing: _Drawing, kind: str) -> Step:
 
 
 def _optimizer(drawing: _Drawing, kind: str) -> Step:
-    return Step(kind, drawing.module(), (drawing.pick(tuple(OPTIMIZERS)),), drawing.name("o"))
+    return Step(kind, drawing.module(), (drawing.pick(_OPTIMIZERS),), drawing.name("o"))
 
 
 def _on_optimizer(drawing: _Drawing, kind: str) -> Step:
@@ -290,10 +310,7 @@ def _on_optimizer(drawing: _Drawing, kind: str) -> Step:
 
 
 def _group(drawing: _Drawing, kind: str) -> Step:
-    tensors = [n for n in drawing.names(Tensor) if n != GIVEN]
-    if not tensors:
-        return Step("step", drawing.pick(drawing.names(Optimizer)))
-    return Step(kind, drawing.pick(drawing.names(Optimizer)), (drawing.pick(tensors),))
+    return Step(kind, drawing.pick(drawing.names(Optimizer)), (drawing.tensor(),))
 
 
 def _with(drawing: _Drawing, kind: str) -> Step:

@@ -63,6 +63,7 @@ def fault(*laws: str, kinds: tuple[str, ...] = ()) -> Callable[[Plant], Plant]:
 
     def define(plant: Plant) -> Plant:
         name = "".join(word.capitalize() for word in plant.__name__.split("_"))
+        assert name not in FAULTS, f"two faults are named {name}"
         FAULTS[name] = Fault(name, inspect.cleandoc(plant.__doc__ or ""), laws, plant, kinds)
         return plant
 
@@ -958,5 +959,5 @@ def optimizers_accept_anything() -> Undo:
     return put(torch.optim.Optimizer, "add_param_group", add_param_group)
 
 
-# Those of single layers: imported last, as they use what is above.
-from tests.faults import layers  # noqa: E402, F401
+# Those of histories and of single layers: imported last, as they use what is above.
+from tests.faults import histories, layers  # noqa: E402, F401

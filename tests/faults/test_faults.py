@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import cache
 from multiprocessing.pool import Pool
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import pytest
@@ -27,10 +28,11 @@ from torch import nn
 from oracles.case import Case, to_json
 from oracles.deviations import Register, load
 from oracles.law import LAWS, Law, Unsupported, Violation
+from oracles.play import Played
 from oracles.script import script
-from oracles.subject import forget
-from oracles.trial import Trial
+from oracles.trial import Trial, forget, smallest
 from strategies import drawn_for
+from tests.faults import histories
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.plant import VARIABLE, plant
 
@@ -61,11 +63,36 @@ def test_a_fault_is_noticed_and_its_script_shows_it(
     name: str, tmp_path: Path, processes: Pool
 ) -> None:
     law = LAWS[FAULTS[name].laws[0]]
-    case, violation = noticed(FAULTS[name], law)
+    case, violation = small(FAULTS[name], law)
     path = tmp_path / "violation.py"
     path.write_text(script(case, violation), encoding="utf-8")
     assert "AssertionError" in processes.apply(run_script, (str(path), name)), path
     assert processes.apply(run_script, (str(path), "")) == "", path
+
+
+def small(fault: Fault, law: Law) -> tuple[Case, Violation]:
+    """A case that breaks the law while the fault is planted, as small as it is shown to a user."""
+    case, violation = noticed(fault, law)
+    if case.history is None:
+        return case, violation
+    try:
+        with fault.planted():
+            return smallest(case, lambda c, v: register().explaining(c, v) is None)
+    finally:
+        forget()
+        torch._C._set_grad_enabled(True)
+
+
+def test_histories_shrink_to_the_steps_that_matter() -> None:
+    sizes = {}
+    for name in NAMES:
+        if FAULTS[name].laws[0] == histories.LAW:
+            history = small(FAULTS[name], LAWS[histories.LAW])[0].history
+            assert history is not None
+            sizes[name] = len(list(history.walk()))
+    assert len(sizes) >= 25
+    assert median(sizes.values()) <= 6, sizes
+    assert max(sizes.values()) <= 14, sizes
 
 
 def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
@@ -77,7 +104,10 @@ def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
     known: set[str] = set()
     start: list[float] = []
 
-    @QUICK
+    over_histories = Played in law.quantifiers.values()
+    quick = settings(QUICK, max_examples=2000, phases=[Phase.generate]) if over_histories else QUICK
+
+    @quick
     @given(drawn_for(replace(law, having=law.having or fault.kinds)))
     def judge(drawn: dict[str, Any]) -> None:
         case = Case(law.name, "cpu", **drawn)
@@ -215,5 +245,6 @@ def patched() -> dict[str, Any]:
         *(nn.SyncBatchNorm, nn.Sequential, nn.TransformerEncoder, nn.LazyLinear, nn.EmbeddingBag),
         *(nn.FractionalMaxPool2d, nn.AlphaDropout),
         sys.modules["threading"].Thread,
+        *(torch, sys.modules["copy"], sys.modules["concurrent.futures.thread"].ThreadPoolExecutor),
     )
     return {f"{owner}.{k}": id(v) for owner in owners for k, v in vars(owner).items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from oracles.subject import forget
+from oracles.trial import forget
 
 
 @pytest.fixture(autouse=True)
