@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from oracles.history import MODULES, OPTIMIZERS, History, Step
-from oracles.machine import ASTRAY, GIVEN, Context, Machine, Module, Optimizer, Tensor, Thread, Unsaid
+from oracles.machine import (
+    ASTRAY,
+    GIVEN,
+    Context,
+    Machine,
+    Module,
+    Optimizer,
+    Tensor,
+    Thread,
+    Unsaid,
+)
 from oracles.setting import CONTEXTS
 
 from .layers.kinds import pick, upto
@@ -193,8 +203,8 @@ def _available(drawing: _Drawing) -> list[str]:
         # Its only thread would wait for itself. It is of interest once its mode was changed.
         again = 4 if machine.pool.mode != Thread().mode else 1
         options += ["pool"] * again * ("pool" not in inside)
-    options += ["set_grad_enabled"] * 4 * (inside[-1] == "pool")
         options += ["generator"] * 2 + ["tasks"] * ("task" not in inside) * 2
+    options += ["set_grad_enabled"] * 4 * (inside[-1] == "pool")
     return options
 
 
