@@ -899,6 +899,7 @@ class Machine:
         return made
 
     def told(self, step: Step, training: bool) -> None:
+        """Set the flag of every module of a subtree."""
         for _, module in self.named(step.on).walk():
             module.training = training
 
@@ -933,6 +934,7 @@ class Machine:
         self.cleared(list(self.named(step.on).named_parameters().values()), to_none=False)
 
     def cleared(self, parameters: list[Tensor], *, to_none: bool) -> None:
+        """Take away the gradients that are there, or fill them with zeros."""
         for parameter in parameters:
             if parameter.grad == "none":
                 continue

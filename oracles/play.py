@@ -139,12 +139,6 @@ _SCOPE: Final[dict[str, Any]] = {
 }
 
 
-def _prelude() -> dict[str, Any]:
-    scope = dict(_SCOPE)
-    exec(_code(PRELUDE), scope)
-    return scope
-
-
 class Played:
     """A history, played on torch once, and by machines."""
 
@@ -185,9 +179,11 @@ class Played:
     def disagreement(self, astray: frozenset[str] = frozenset()) -> Violation | None:
         """The first difference between what torch shows and what the machine says."""
         # Step by step: after a difference, the machine may not know what the next one is about.
-        for moment, seen in zip(Machine(astray).play(self.history), self.shown, strict=False):
-            if moment.number != seen.number:
-                raise AssertionError(f"step {moment.number} was expected, not {seen.number}")
+        for index, moment in enumerate(Machine(astray).play(self.history)):
+            numbers = [seen.number for seen in self.shown[index : index + 1]]
+            if numbers != [moment.number]:
+                raise AssertionError(f"step {moment.number} was expected, but {numbers} came")
+            seen = self.shown[index]
             for expression, observed, expected in differences(moment, seen):
                 return self.violation(seen.number, expression, observed, expected)
         return None
@@ -206,6 +202,7 @@ class Played:
         return needed or machine.fired  # where one rule does what another does as well
 
     def violation(self, number: int, expression: str, observed: Any, expected: Any) -> Violation:
+        """What differs after a step, with the script that shows it."""
         script = Script(self.script(number, expression, expected), ())
         message = f"after step {number}, {expression} was {observed}, expected {expected}"
         seen = Term(expression, observed, script)

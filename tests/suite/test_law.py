@@ -9,6 +9,7 @@ import pytest
 
 import oracles.laws  # noqa: F401  # the registry as it is used
 from oracles.law import LAWS, LawError, law
+from oracles.play import Played
 from oracles.sample import Nesting, Sample
 from oracles.setting import Setting, evaluating
 from oracles.subject import Layer, Subject
@@ -135,4 +136,5 @@ def test_the_laws_there_are_have_their_parts() -> None:
         assert name == made.name
         assert made.sentence.endswith("."), name
         assert made.formula, name
-        assert set(made.quantifiers.values()) <= {Subject, Layer, Setting, Sample, Nesting}, name
+        kinds = {Subject, Layer, Setting, Sample, Nesting, Played}
+        assert set(made.quantifiers.values()) <= kinds, name

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import oracles.laws
+from oracles import recipe
 from oracles.case import Case, from_json, to_json
 from oracles.law import LAWS
 from oracles.recipe import BLOCKS, execute, names_of_values, render
@@ -84,7 +85,10 @@ def test_the_source_is_the_same_in_every_process(several: list[Specimen]) -> Non
         assert printed.split() == digests(several)
 
 
-def test_a_source_is_rendered_and_executed_once(several: list[Specimen]) -> None:
+def test_a_source_is_rendered_and_executed_once(
+    several: list[Specimen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "_KEPT", 64)
     source = render(RICH.recipe)
     assert render(RICH.recipe) == source
     module = execute(source)
