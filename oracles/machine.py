@@ -528,6 +528,8 @@ class Machine:
     def do_leave(self, step: Step) -> None:
         """Leaving by hand restores what was there on entering. Source: B."""
         context: Context = self.names[step.on]
+        if not context.active:
+            raise LookupError(f"{step.on} is left before it is entered: nothing is said of that")
         context.active -= 1
         if context.saved:
             self.thread.mode = self.left(context.written, context.saved[-1])

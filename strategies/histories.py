@@ -178,6 +178,9 @@ def _available(drawing: _Drawing) -> list[str]:
             options += ["forward"] * 6
     if modules:
         options += _OF_MODULES
+        left = [p for m in modules for p in m.named_parameters().values() if p.grad != "none"]
+        options += ["requires_grad_"] * 2 * bool(left)
+        options += ["zero_grad"] * 6 * any(not p.told for p in left)
         options += ["append", "replace", "remove"] * any(m.children for m in modules)
         options += ["tie"] * (len(drawing.weighted()) > 1)
         if any(m.named_parameters() for m in modules):
