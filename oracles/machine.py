@@ -693,7 +693,7 @@ class Machine:
     def writable(self, tensor: Tensor) -> None:
         """Refuse to write into a leaf that requires grad, or into a view of which it is unclear."""
         if tensor.base is not None and tensor.made:
-            raise Refusal("RuntimeError", f"A view was created in {tensor.made}")
+            raise Refusal("RuntimeError", f"created in {tensor.made}")
         if tensor.base is not None and tensor.requires_grad and tensor.base.node is None:
             raise Refusal("RuntimeError", "a view of a leaf Variable that requires grad")
         if tensor.requires_grad and tensor.history() is None:

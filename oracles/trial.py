@@ -6,6 +6,7 @@ the global state of torch before and after. It draws nothing: give it cases.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -190,10 +191,13 @@ def replay(case: Case) -> Violation | None:
     return None
 
 
-def smallest(case: Case, wanted: Callable[[Case, Violation], bool]) -> tuple[Case, Violation]:
+def smallest(
+    case: Case, shown: Violation, wanted: Callable[[Case, Violation], bool]
+) -> tuple[Case, Violation]:
     """The smallest case that can be made of one with a history, and the violation it shows.
 
-    wanted says of a case and its violation whether they still show what is to be shown.
+    shown   the violation of the case: a smaller one shows the same kind of fact
+    wanted  says of a smaller case and its violation whether they show what is to be shown
     """
 
     def shows(history: History) -> Violation | None:
@@ -202,7 +206,8 @@ def smallest(case: Case, wanted: Callable[[Case, Violation], bool]) -> tuple[Cas
             violation = replay(candidate)
         except Exception:  # no history any more: a name is used before it is made
             return None
-        found = violation if violation and wanted(candidate, violation) else None
+        alike = violation is not None and _kind_of_fact(violation) == _kind_of_fact(shown)
+        found = violation if violation and alike and wanted(candidate, violation) else None
         forget()
         return found
 
@@ -211,6 +216,12 @@ def smallest(case: Case, wanted: Callable[[Case, Violation], bool]) -> tuple[Cas
     violation = shows(history)
     assert violation is not None
     return replace(case, history=history), violation
+
+
+def _kind_of_fact(violation: Violation) -> tuple[str, type]:
+    """What was seen, without the names of things, and the type of what was expected."""
+    expression = re.sub(r"\d+|'[^']*'", "", violation.observed.expression)
+    return expression, type(violation.expected.value)
 
 
 def witnesses(

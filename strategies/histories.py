@@ -73,13 +73,15 @@ class _Drawing:
 
     def tensor(self) -> str:
         """A tensor, or a parameter of a module."""
+        return str(self.pick(self.tensors()))
+
+    def tensors(self) -> list[str]:
+        """The names of the tensors, and of the parameters of modules."""
         names = [n for n in self.names(Tensor) if n != GIVEN]
         names += [
-            f"{m}.{'.'.join(p.split('.'))}"
-            for m in self.names(Module)
-            for p in self.machine.names[m].named_parameters()
+            f"{m}.{p}" for m in self.names(Module) for p in self.machine.names[m].named_parameters()
         ]
-        return str(self.pick(names))
+        return names
 
     def full(self) -> str:
         """A tensor of three rows and two columns: no parameter of a module."""
@@ -323,7 +325,10 @@ def _on_optimizer(drawing: _Drawing, kind: str) -> Step:
 
 
 def _group(drawing: _Drawing, kind: str) -> Step:
-    return Step(kind, drawing.pick(drawing.names(Optimizer)), (drawing.tensor(),))
+    optimizer = drawing.pick(drawing.names(Optimizer))
+    if not drawing.tensors():  # its module may have been taken apart
+        return Step("step", optimizer)
+    return Step(kind, optimizer, (drawing.tensor(),))
 
 
 def _with(drawing: _Drawing, kind: str) -> Step:

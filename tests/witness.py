@@ -61,7 +61,8 @@ def _find(deviation: deviations.Deviation, law: Law, layer: str, examples: int) 
         judge()
     except Violation:
         case = found[-1]
-        return case if case.history is None else smallest(case, deviation.explains)[0]
+        violation = replay(case) if case.history is not None else None
+        return case if violation is None else smallest(case, violation, deviation.explains)[0]
     return None
 
 

@@ -77,7 +77,7 @@ def small(fault: Fault, law: Law) -> tuple[Case, Violation]:
         return case, violation
     try:
         with fault.planted():
-            return smallest(case, lambda c, v: register().explaining(c, v) is None)
+            return smallest(case, violation, lambda c, v: register().explaining(c, v) is None)
     finally:
         forget()
         torch._C._set_grad_enabled(True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +88,9 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
         assert trial.violation is not None
         case, violation = trial.violation
         if case.history is not None:
-            unknown = _alike(violation, trial.register)
-            case, violation = smallest(case, unknown)
+            case, violation = smallest(
+                case, violation, lambda c, v: trial.register.explaining(c, v) is None
+            )
         # Where a fault is planted, its script shows it with the fault alone.
         planted = config.pluginmanager.has_plugin("tests.faults.plant")
         through = ("-m", "tests.faults.plant") if planted else ()
@@ -103,18 +103,6 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
     if mended:
         return {"status": Status.MENDED.value, "reason": mended}
     return _covered(trial)
-
-
-def _alike(violation: Violation, register: Register) -> Callable[[Case, Violation], bool]:
-    """Whether a smaller case shows a violation of the same kind, which nothing explains."""
-    kind = type(violation.observed.value), type(violation.expected.value)
-
-    def alike(case: Case, found: Violation) -> bool:
-        if (type(found.observed.value), type(found.expected.value)) != kind:
-            return False
-        return register.explaining(case, found) is None
-
-    return alike
 
 
 def _draw(trial: Trial, config: pytest.Config) -> None:
