@@ -279,7 +279,7 @@ def a_layer_hands_on_its_input_in_one_mode_only(specimen: Specimen, setting: Set
     """By the reference model, train and eval hand on other tensors: dropout in eval its input."""
     here = predict(specimen.recipe, setting, specimen.dtype)
     there = predict(specimen.recipe, setting.but(training=True, switched=()), specimen.dtype)
-    return here.recording() != there.recording()
+    return (here.recording(), here.receives) != (there.recording(), there.receives)
 
 
 @of_modules

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -95,7 +96,8 @@ class Subject:
         self.specimen = specimen
         self.device = device
         self.generators = generators(device)
-        self.namespace = execute(source_of(specimen, device)).__dict__ | _LIBRARIES
+        self.module = execute(source_of(specimen, device))
+        self.namespace = self.module.__dict__ | _LIBRARIES
         self.built: list[Tensor] = []
         self.start: list[Tensor] = []
         first = Pristine(*self.build())
@@ -261,6 +263,8 @@ class Subject:
         idle = self._idle[plan.has_steps]
         lent = self._lend(idle)
         scope = self.namespace | {"model": lent.model, "x": lent.fresh_inputs(plan.setting.inputs)}
+        # Pickle looks it up, and since it was made it may have been forgotten.
+        sys.modules[self.module.__name__] = self.module
         try:
             lent.tell(plan.setting)
             if plan.prepare:
