@@ -35,7 +35,7 @@ class Step:
 class History:
     """A program: its steps in order, and the seed of what it draws."""
 
-    steps: tuple[Step, ...] = field(default=())
+    steps: tuple[Step, ...] = ()
     seed: int = 0
 
     def walk(self) -> Iterator[Step]:
@@ -203,9 +203,13 @@ class Rendering:
 
     def function(self, step: Step, name: str, start: str = "", kind: str = "def") -> str:
         """The steps inside of a block as a function without arguments."""
-        made = sorted({s.makes for s in _walk(step.body)} - {""})
-        shared = f"global {', '.join(made)}\n" if made else ""
-        return f"{start}{kind} {name}():\n{indented(shared + self.body(step))}"
+        return f"{start}{kind} {name}():\n{indented(_shared(step) + self.body(step))}"
+
+
+def _shared(step: Step) -> str:
+    """What a function says that names made inside of a block are everyone's."""
+    made = sorted({s.makes for s in _walk(step.body)} - {""})
+    return f"global {', '.join(made)}\n" if made else ""
 
 
 def line(step: Step) -> str:
@@ -246,9 +250,7 @@ def _with(rendering: Rendering, step: Step) -> str:
         block = f"with {context}:\n{indented(body + 'break')}\n"
         return f"for _ in range(1):\n{indented(block)}"
     if leaving == "return":
-        made = sorted({s.makes for s in _walk(step.body)} - {""})
-        shared = f"global {', '.join(made)}\n" if made else ""
-        block = f"{shared}with {context}:\n{indented(body + 'return')}\n"
+        block = f"{_shared(step)}with {context}:\n{indented(body + 'return')}\n"
         return f"def f{number}():\n{indented(block)}\n\nf{number}()\n"
     return f"with {context}:\n{indented(body)}"
 

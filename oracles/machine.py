@@ -98,7 +98,6 @@ class Node:
     saved: list[Saved] = field(default_factory=list)
     freed: bool = False
     retained: list[Tensor] = field(default_factory=list)
-    hooks: list[Step] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -127,13 +126,11 @@ class Tensor:
     seen: int = 0
     grad: str = "none"
     grad_is_inference: bool = False
-    parameter: bool = False
     leaf: Leaf = field(init=False)
     writable: bool = False
     versionless: bool = False
     orphaned: bool = False
     moved: bool | None = False
-    hooks: list[Step] = field(default_factory=list)
 
     @property
     def requires_grad(self) -> bool:
@@ -218,11 +215,10 @@ class Module:
 
 @dataclass(eq=False)
 class Optimizer:
-    """An optimizer: its kind, its parameters, and which of them it has moved before."""
+    """An optimizer: its kind and its parameters."""
 
     kind: str
     parameters: list[Tensor]
-    moving: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -259,7 +255,6 @@ class Moment:
     drawn: bool
 
 
-#: What a body hands on in between: the moments of its steps, and where it lets others run.
 @dataclass(frozen=True)
 class Pause:
     """A body lets others run: the step that says so."""
@@ -267,6 +262,7 @@ class Pause:
     step: Step
 
 
+#: What a body hands on in between: the moments of its steps, and where it lets others run.
 Course = Generator[Moment | Pause, None, None]
 GIVEN: Final = "weights"
 #: Steps after which nothing is looked at: they are places in a block, and do nothing themselves.
@@ -332,10 +328,6 @@ class Machine:
         for parameter in self.moved:
             parameter.moved = False
         self.moved.clear()
-
-    def modules(self) -> dict[str, Module]:
-        """The modules that have a name."""
-        return {n: v for n, v in self.names.items() if isinstance(v, Module)}
 
     def facts(self) -> dict[str, Any]:
         """All that can be seen now."""
@@ -538,9 +530,9 @@ class Machine:
 
     # --- tensors (A, C) -------------------------------------------------------------------------
 
-    def made(self, told: bool = False, parameter: bool = False) -> Tensor:
+    def made(self, told: bool = False) -> Tensor:
         """A new tensor: an inference tensor if it is made in inference mode. Source: C."""
-        return Tensor(told, inference=self.thread.mode.inference, parameter=parameter)
+        return Tensor(told, inference=self.thread.mode.inference)
 
     def do_tensor(self, step: Step) -> Tensor:
         """A factory's tensor does not require grad. Source: Tensor.requires_grad."""
@@ -552,7 +544,7 @@ class Machine:
 
     def do_parameter(self, step: Step) -> Tensor:
         """A parameter requires grad in whichever mode it is made. Source: nn.Parameter."""
-        return self.made(told=True, parameter=True)
+        return self.made(told=True)
 
     def result(
         self, *inputs: Tensor, saved: tuple[Tensor, ...] = (), saves_result: bool = False
@@ -896,7 +888,7 @@ class Machine:
 
     def weight(self, told: bool = True) -> Tensor:
         """A parameter of a module. How often its initialisation writes to it is not said."""
-        made = self.made(told, parameter=True)
+        made = self.made(told)
         made.storage.counted = False
         return made
 
@@ -976,8 +968,7 @@ class Machine:
         assert statistics is not None
         if module.training:
             rule = "a_refused_write_to_an_inference_tensor_is_done"
-            refused = counter.inference and not self.thread.mode.inference
-            module.counted += not refused or self.goes_astray(rule)
+            module.counted += self.may_write(counter) or self.goes_astray(rule)
             self.writable_here(counter)
         weight, bias = module.parameters["weight"], module.parameters["bias"]
         return self.result(x, weight, bias, statistics, saved=(x, weight, statistics))

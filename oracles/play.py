@@ -147,11 +147,6 @@ class Played:
         self.device = device
 
     @cached_property
-    def steps(self) -> list[Any]:
-        """Its steps, by number."""
-        return list(self.history.walk())
-
-    @cached_property
     def shown(self) -> list[Shown]:
         """What torch shows after each step."""
         scope = dict(_SCOPE)
@@ -160,7 +155,7 @@ class Played:
         torch.default_generator.manual_seed(self.history.seed)
         watch = Watch(scope)
         scope["look"], scope["refused"] = watch.look, watch.refused
-        silent = {n for n, step in enumerate(self.steps) if step.kind in SILENT}
+        silent = {n for n, step in enumerate(self.history.walk()) if step.kind in SILENT}
         rendering = Rendering(
             refused=lambda n: f"refused[{n}] = error\n",
             before=lambda n: "",

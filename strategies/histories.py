@@ -95,10 +95,6 @@ class _Drawing:
             names += [f"{name}.{path}".rstrip(".") for path in paths]
         return str(self.pick(names))
 
-    def results(self) -> list[Tensor]:
-        """The tensors that have a name."""
-        return [v for v in self.machine.names.values() if isinstance(v, Tensor)]
-
     def weighted(self) -> list[str]:
         """The linear layers, each of which has a weight of the same size."""
         return [
@@ -190,9 +186,11 @@ def _available(drawing: _Drawing) -> list[str]:
     optimizers = [v for v in values if isinstance(v, Optimizer)]
     if optimizers:
         options += _OF_OPTIMIZERS
-        options += ["step"] * 6 * any(p.grad != "none" for o in optimizers for p in o.parameters)
-        options += ["backward"] * 6 * any(t.node is not None for t in drawing.results())
         left = [p for o in optimizers for p in o.parameters if p.grad != "none"]
+        options += ["step"] * 6 * bool(left)
+        options += (
+            ["backward"] * 6 * any(isinstance(v, Tensor) and v.node is not None for v in values)
+        )
         options += ["requires_grad_"] * 3 * bool(left)
         options += ["optimizer_zero_grad"] * 6 * any(not p.told for p in left)
     contexts = [v for v in values if isinstance(v, Context)]
@@ -211,10 +209,6 @@ def _available(drawing: _Drawing) -> list[str]:
         options += ["generator"] * 2 + ["tasks"] * ("task" not in inside) * 2
     options += ["set_grad_enabled"] * 4 * (inside[-1] == "pool")
     return options
-
-
-def _plain(drawing: _Drawing, kind: str) -> Step:
-    return Step(kind)
 
 
 def _making(letter: str) -> Maker:
