@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -130,9 +130,10 @@ class Law:
         return Setting in self.quantifiers.values()
 
     @property
-    def over_any_module(self) -> bool:
-        """Whether any module will do: such laws are judged on the same ones."""
-        return not (self.having or self.without or self.over_layers)
+    def scope(self) -> tuple[Any, ...]:
+        """What must be drawn to judge it: laws of one scope are judged on the same cases."""
+        kinds = sorted({k.__name__ for k in self.quantifiers.values() if k is not Setting})
+        return (*kinds, self.having, self.without)
 
     @property
     def over_layers(self) -> bool:
@@ -146,6 +147,19 @@ class Law:
 
 
 LAWS: Final[dict[str, Law]] = {}
+
+
+def by_scope(laws: Iterable[Law]) -> list[tuple[Law, str]]:
+    """Laws, each with the layers that it is tried on, so that those that share cases are together.
+
+    "" stands for no layer.
+    """
+    pairs = [(law, layer) for law in laws for layer in law.layers or ("",)]
+    places: dict[Any, int] = {}
+    for law, layer in pairs:
+        places.setdefault((law.scope, layer), len(places))
+    return sorted(pairs, key=lambda pair: places[pair[0].scope, pair[1]])
+
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
 _FORBIDDEN: Final = ("check", "should", "test", "utils")

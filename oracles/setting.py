@@ -208,3 +208,13 @@ def all_of(*conditions: Precondition) -> Precondition:
 
     both.__doc__ = " ".join(c.__doc__ or "" for c in conditions)
     return both
+
+
+def any_of(*conditions: Precondition) -> Precondition:
+    """One of these preconditions."""
+
+    def either(setting: Setting) -> bool:
+        return any(condition(setting) for condition in conditions)
+
+    either.__doc__ = " Or: ".join(c.__doc__ or "" for c in conditions)
+    return either

@@ -31,20 +31,25 @@ class Specimen:
     seed: int = 0
     mixture: Setting = field(default_factory=Setting)
 
+    @cached_property
+    def key(self) -> str:
+        """What it is known by: equal for equal specimens."""
+        return repr(self)
 
-def lattice(specimen: Specimen) -> list[Setting]:
-    """Every setting of the specimen: on each axis the pure values and its own mixture."""
-    recipe, mixture = specimen.recipe, specimen.mixture
-    floating = tuple(i for i, given in enumerate(recipe.inputs) if given.high == 0)
-    modes = [(True, ()), (False, ()), (mixture.training, mixture.switched)]
-    grads = [*GRADS, mixture.grad]
-    frozen = [(), tuple(recipe.parameters()), mixture.frozen]
-    inputs = [(), floating, mixture.inputs]
-    axes = product(*(dict.fromkeys(axis) for axis in (grads, frozen, inputs)))
-    return [
-        Setting(told, switched, *rest)
-        for (told, switched), rest in product(dict.fromkeys(modes), list(axes))
-    ]
+    @cached_property
+    def lattice(self) -> list[Setting]:
+        """Every setting to judge it in: on each axis the pure values and its own mixture."""
+        recipe, mixture = self.recipe, self.mixture
+        floating = tuple(i for i, given in enumerate(recipe.inputs) if given.high == 0)
+        modes = [(True, ()), (False, ()), (mixture.training, mixture.switched)]
+        grads = [*GRADS, mixture.grad]
+        frozen = [(), tuple(recipe.parameters()), mixture.frozen]
+        inputs = [(), floating, mixture.inputs]
+        axes = product(*(dict.fromkeys(axis) for axis in (grads, frozen, inputs)))
+        return [
+            Setting(told, switched, *rest)
+            for (told, switched), rest in product(dict.fromkeys(modes), list(axes))
+        ]
 
 
 @dataclass(frozen=True)

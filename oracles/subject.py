@@ -112,7 +112,7 @@ class Subject:
     @classmethod
     def of(cls, specimen: Specimen, device: str) -> Self:
         """The subject that other laws have been judged on already, with its runs; or a new one."""
-        key = (cls, device, repr(specimen))
+        key = (cls, device, specimen.key)
         found = _SHARED.pop(key, None) or cls(specimen, device)
         _SHARED[key] = found  # the last one used is the last one to go
         while len(_SHARED) > SHARED:
@@ -307,7 +307,7 @@ class Subject:
             generator.set_state(state)
 
 
-#: How many subjects are kept, for the next law to be judged on: the laws of any module draw much
+#: How many subjects are kept, for the next law to be judged on: laws of one scope are judged on
 #: the same ones, and the runs they remember are most of what such a law needs.
 SHARED: Final = 128
 _SHARED: Final[dict[tuple[type, str, str], Subject]] = {}

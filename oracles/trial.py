@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,7 +24,6 @@ from .play import Played, played
 from .relations import Traits, comparisons, count_traits
 from .sample import Nesting, Sample
 from .setting import Setting, fold
-from .specimen import lattice
 from .subject import Layer, Subject, lacking
 
 
@@ -140,25 +140,27 @@ def cells(law: Law, drawn: Case) -> Iterator[tuple[Setting | None, dict[str, Any
         settings = [drawn.setting]
     else:
         assert drawn.specimen is not None
-        settings = lattice(drawn.specimen)
+        settings = drawn.specimen.lattice
     for setting in settings:
         if law.when(setting):
             yield setting, given | {name: setting}
 
 
-def _parts(setting: Setting) -> Iterator[str]:
+@lru_cache(maxsize=2048)
+def _parts(setting: Setting) -> tuple[str, ...]:
     """What a setting counts as."""
-    yield "train" if setting.training else "eval"
     state = fold(setting.grad)
-    yield "recording" if state.recording else "inference mode" if state.inference else "no grad"
-    yield "frozen" if setting.frozen else "not frozen"
+    return (
+        "train" if setting.training else "eval",
+        "recording" if state.recording else "inference mode" if state.inference else "no grad",
+        "frozen" if setting.frozen else "not frozen",
+    )
 
 
 def _quantities(law: Law, drawn: Case) -> dict[str, Any]:
-    made = Subject.of if law.over_any_module else Subject
     makers: dict[type, Callable[[], Any]] = {
-        Subject: lambda: made(_given(drawn.specimen, law, "specimen"), drawn.device),
-        Layer: lambda: Layer(_given(drawn.specimen, law, "specimen"), drawn.device),
+        Subject: lambda: Subject.of(_given(drawn.specimen, law, "specimen"), drawn.device),
+        Layer: lambda: Layer.of(_given(drawn.specimen, law, "specimen"), drawn.device),
         Sample: lambda: replace(_given(drawn.sample, law, "sample"), device=drawn.device),
         Nesting: lambda: _given(drawn.nesting, law, "nesting"),
         Played: lambda: played(_given(drawn.history, law, "history"), drawn.device),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -17,7 +18,16 @@ from .nestings import nestings
 from .recipes import layers, recipes, specimens
 from .tensors import samples
 
-__all__ = ["drawn_for", "histories", "layers", "nestings", "recipes", "samples", "specimens"]
+__all__ = [
+    "cases",
+    "drawn_for",
+    "histories",
+    "layers",
+    "nestings",
+    "recipes",
+    "samples",
+    "specimens",
+]
 
 
 def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
@@ -40,3 +50,43 @@ def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
     if Played in kinds:
         fields["history"] = histories()
     return st.fixed_dictionaries(fields)
+
+
+#: For how many scopes the cases are kept, for the next law of the scope.
+KEPT: Final = 16
+_CASES: Final[dict[tuple[Any, ...], tuple[dict[str, Any], ...]]] = {}
+
+
+def cases(law: Law, layer: str, seeded: str, count: int) -> tuple[dict[str, Any], ...]:
+    """Cases to judge a law on: the same for all laws of its scope, and so drawn once.
+
+    They are the first ones that a property with this seed and so many examples is tried on:
+    to make one small, run such a property.
+    """
+    key = (law.scope, layer, seeded, count)
+    if key not in _CASES:
+        while len(_CASES) >= KEPT:
+            del _CASES[next(iter(_CASES))]
+        _CASES[key] = _drawn(drawn_for(law, layer), seeded, count)
+    return _CASES[key]
+
+
+def _drawn(
+    strategy: SearchStrategy[dict[str, Any]], seeded: str, count: int
+) -> tuple[dict[str, Any], ...]:
+    found: list[dict[str, Any]] = []
+
+    @seed(seeded)
+    @settings(
+        max_examples=count,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def keep(drawn: dict[str, Any]) -> None:
+        found.append(drawn)
+
+    keep()
+    return tuple(found)

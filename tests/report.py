@@ -23,7 +23,7 @@ import torch
 
 from oracles import VERSION
 from oracles.codec import decode
-from oracles.law import LAWS, Law
+from oracles.law import LAWS, Law, by_scope
 from oracles.results import SCHEMA, LawResult, Results, Status, table, write
 from strategies import devices
 
@@ -43,12 +43,8 @@ def chosen_laws(config: pytest.Config) -> list[Law]:
 def tried(config: pytest.Config) -> list[tuple[str, str, str]]:
     """The law, the layer if it is one of layers, and the device of each test."""
     devices = dict.fromkeys(config.getoption("--device") or ["cpu"])
-    return [
-        (law.name, layer, device)
-        for device in devices
-        for law in chosen_laws(config)
-        for layer in law.layers or ("",)
-    ]
+    laws = by_scope(chosen_laws(config))
+    return [(law.name, layer, device) for device in devices for law, layer in laws]
 
 
 def profile(config: pytest.Config) -> str:

@@ -2,10 +2,12 @@
 
 from . import (
     buffers,
+    checkpoints,
     devices,
     evaluation,
     formulas,
     freezing,
+    functional,
     grad_mode,
     gradients,
     histories,
@@ -16,7 +18,9 @@ from . import (
     no_grad,
     optimizers,
     persistence,
+    saved_tensors,
     train_and_eval_flags,
+    utilities,
 )
 
 #: The order in which a reader meets the theories.
@@ -33,6 +37,10 @@ THEORIES = (
     leaves_and_graphs,
     optimizers,
     persistence,
+    saved_tensors,
+    checkpoints,
+    functional,
+    utilities,
     histories,
     layers,
     formulas,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import seed as seeded
 
 from oracles.case import Case, to_json
@@ -20,8 +20,8 @@ from oracles.laws.layers import KERNEL
 from oracles.play import Played
 from oracles.results import LawResult, Status
 from oracles.script import message, reproduces, script
-from oracles.trial import Trial, replay, smallest, witnesses
-from strategies import drawn_for
+from oracles.trial import Tally, Trial, replay, smallest, witnesses
+from strategies import cases, drawn_for
 from tests import report
 
 
@@ -106,41 +106,86 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
 
 
 def _draw(trial: Trial, config: pytest.Config) -> None:
-    log = report.running_case(config, trial.law.name, trial.layer, trial.device)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    shrinking, allowed = Shrinking(), float(config.getoption("--law-timeout"))
-    start = time.perf_counter()
+    """Judge the law on the cases of its scope, until enough of them have been judged."""
+    trying = Trying(trial, config)
+    wanted = _examples(trial)
+    size = min(wanted, PART)
+    for part in range(TRIED * wanted // size):
+        seed = f"{report.seed(config)} {part} {trial.device}"
+        try:
+            for drawn in cases(trial.law, trial.layer, seed, size):
+                # A case of which nothing was judged does not count.
+                if trial.tally.subjects < wanted:
+                    trying.judge(drawn)
+        except Violation:
+            _shrink(trying, seed, size)
+            raise
+        if trial.tally.subjects >= wanted or trial.tally.not_applicable:
+            return
 
-    @seeded(_seed(trial, report.seed(config)))
-    @settings(max_examples=_examples(trial))
+
+#: How many cases are drawn at a time.
+PART = 500
+#: How often as many cases are drawn as are to be judged, at the most.
+TRIED = 10
+
+
+def _shrink(trying: Trying, seed: str, count: int) -> None:
+    """Draw the same cases in a property, so that Hypothesis makes the violation small."""
+    trial = trying.trial
+    judged, trial.tally = trial.tally, Tally()
+
+    @seeded(seed)
+    @settings(max_examples=count)
     @given(drawn_for(trial.law, trial.layer))
     def judge(drawn: dict[str, Any]) -> None:
-        case = Case(trial.law.name, trial.device, **drawn)
+        trying.judge(drawn)
+
+    try:
+        judge()
+    finally:
+        trial.tally = judged
+
+
+class Trying:
+    """Judges one case after the other, within bounds of time.
+
+    Making a violation small is bounded as well, as the user waits for it. When that time is up,
+    only cases that are known to break the law still do: Hypothesis then ends with the smallest
+    that it has found.
+    """
+
+    seconds = 20.0
+
+    def __init__(self, trial: Trial, config: pytest.Config) -> None:
+        self.trial = trial
+        self.log = report.running_case(config, trial.law.name, trial.layer, trial.device)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.allowed = float(config.getoption("--law-timeout"))
+        self.start = time.perf_counter()
+        self.known: set[str] = set()
+        self.first = 0.0
+
+    def judge(self, drawn: dict[str, Any]) -> None:
+        """Judge a case; what torch cannot run is passed over."""
+        case = Case(self.trial.law.name, self.trial.device, **drawn)
         text = to_json(case)
-        if shrinking.is_over(text):
+        now = time.perf_counter()
+        if self.first and now - self.first > self.seconds and text not in self.known:
             return
-        if not shrinking.known and time.perf_counter() - start > allowed:
-            raise TimedOut(f"not done in {allowed:g} s (--law-timeout): {_so_far(trial)}")
+        if not self.first and now - self.start > self.allowed:
+            so_far = f"{self.trial.tally.subjects} subjects judged, all as the law says"
+            raise TimedOut(f"not done in {self.allowed:g} s (--law-timeout): {so_far}")
         # Written down before it runs: if the process dies, this is what killed it.
-        log.write_text(text, encoding="utf-8")
-        before = trial.tally.subjects
+        self.log.write_text(text, encoding="utf-8")
         try:
-            trial.judge(case)
+            self.trial.judge(case)
         except Violation:
-            shrinking.failed(text)
+            self.first = self.first or now
+            self.known.add(text)
             raise
         except Unsupported:
-            assume(False)
-        # A case of which nothing was judged does not count towards the number to try.
-        assume(trial.tally.subjects > before or trial.tally.not_applicable)
-
-    judge()
-
-
-def _seed(trial: Trial, seed: int) -> str:
-    """Other cases for each law; but laws of any module share theirs, and the runs on them."""
-    own = "" if trial.law.over_any_module else trial.law.name
-    return f"{seed} {own} {trial.layer} {trial.device}"
+            pass
 
 
 def _examples(trial: Trial) -> int:
@@ -155,34 +200,6 @@ def _examples(trial: Trial) -> int:
 
 class TimedOut(Exception):
     """A law took longer than it may: what it judged until then is kept."""
-
-
-def _so_far(trial: Trial) -> str:
-    return f"{trial.tally.subjects} subjects judged, all as the law says"
-
-
-class Shrinking:
-    """Bounds the time spent on making a violation small: the user waits for it.
-
-    When it is up, only cases that are known to break the law still do: Hypothesis then
-    ends with the smallest that it has found.
-    """
-
-    seconds = 20.0
-
-    def __init__(self) -> None:
-        self.known: set[str] = set()
-        self.first = 0.0
-
-    def failed(self, case: str) -> None:
-        """Note a case that breaks the law."""
-        self.first = self.first or time.perf_counter()
-        self.known.add(case)
-
-    def is_over(self, case: str) -> bool:
-        """Whether the time is up and this case is not known to break the law."""
-        up = self.first and time.perf_counter() - self.first > self.seconds
-        return bool(up) and case not in self.known
 
 
 def _enough(trait: str) -> int:

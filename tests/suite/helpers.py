@@ -17,7 +17,7 @@ from hypothesis.strategies import SearchStrategy
 from oracles.law import Unsupported
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting, fold
-from oracles.specimen import Specimen, lattice
+from oracles.specimen import Specimen
 from oracles.subject import Subject
 from strategies import specimens
 
@@ -143,5 +143,5 @@ def runnable(specimen: Specimen) -> list[Setting]:
 
     A checkpoint refuses inference tensors while is_grad_enabled() says True: see the register.
     """
-    states = [(setting, fold(setting.grad)) for setting in lattice(specimen)]
+    states = [(setting, fold(setting.grad)) for setting in specimen.lattice]
     return [setting for setting, state in states if not (state.inference and state.grad)]

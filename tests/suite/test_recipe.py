@@ -20,7 +20,7 @@ from oracles.reference import buffers
 from oracles.relations import same
 from oracles.sample import Nesting
 from oracles.setting import Setting
-from oracles.specimen import BACKWARD, Plan, Specimen, lattice, source_of, statements
+from oracles.specimen import BACKWARD, Plan, Specimen, source_of, statements
 from oracles.subject import Subject
 from oracles.traits import class_of
 from strategies import nestings, samples
@@ -50,7 +50,7 @@ def digests(specimens: list[Specimen]) -> list[str]:
 
 def test_a_specimen_goes_to_json_and_back(several: list[Specimen]) -> None:
     for specimen in several:
-        case = Case(LAW, "meta", specimen, lattice(specimen)[-1])
+        case = Case(LAW, "meta", specimen, specimen.lattice[-1])
         text = to_json(case)
         assert from_json(text) == case, text
         assert to_json(from_json(text)) == text

@@ -18,7 +18,7 @@ from oracles.recipe import BLOCKS, CONTAINERS, DTYPES, HOOKS, PARAMETRIZATIONS, 
 from oracles.reference import predict
 from oracles.sample import Nesting
 from oracles.setting import CONTEXTS, fold
-from oracles.specimen import Specimen, lattice
+from oracles.specimen import Specimen
 from oracles.subject import Subject
 from oracles.traits import CLASSES, DROPOUTS, MODE_DEPENDENT, TRAITS, class_of
 from strategies import drawn_for, nestings, recipes, samples, specimens
@@ -307,7 +307,7 @@ def test_every_specimen_runs_in_every_setting() -> None:
     for specimen in drawn_specimens(DRAWS)[:250]:
         try:
             subject = Subject(specimen)
-            for setting in lattice(specimen):
+            for setting in specimen.lattice:
                 cells += 1
                 predict(specimen.recipe, setting, specimen.dtype)
                 try:

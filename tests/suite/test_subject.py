@@ -32,7 +32,7 @@ from oracles.relations import agree, every, holds, same
 from oracles.run import Run, Seen
 from oracles.sample import Sample
 from oracles.setting import CONTEXTS, ENABLED, INFERENCE, NO_GRAD, Setting
-from oracles.specimen import BACKWARD, Plan, Specimen, lattice, source_of
+from oracles.specimen import BACKWARD, Plan, Specimen, source_of
 from oracles.subject import Layer, Subject, enter, lacking
 from oracles.trial import Leak, Trial, cells, replay
 
@@ -341,7 +341,7 @@ def test_a_refusal_is_remembered() -> None:
 
 def test_what_is_remembered_is_not_changed_by_later_runs() -> None:
     subject = Subject(LIVELY)
-    settings = lattice(LIVELY)
+    settings = LIVELY.lattice
     runs = [subject.backward(s) for s in settings]
     before = pickle.dumps([[dict(getattr(r, f)) for f in FACETS if f != "output"] for r in runs])
     for setting in settings:
@@ -378,7 +378,7 @@ def test_a_step_that_raises_is_a_violation() -> None:
 
 def test_the_lattice_has_the_extremes_and_the_mixture() -> None:
     for specimen in (RICH, LIVELY, *running_specimens(60)):
-        settings = lattice(specimen)
+        settings = specimen.lattice
         assert len(settings) == len(set(settings))
         assert specimen.mixture in settings
         everything = tuple(specimen.recipe.parameters())
@@ -534,7 +534,7 @@ def test_every_setting_of_the_lattice_is_judged(define: Define) -> None:
     tried = trial(define(every_setting_is_seen))
     case = Case("every_setting_is_seen", specimen=LIVELY)
     tried.judge(case)
-    assert judged == lattice(LIVELY)
+    assert judged == LIVELY.lattice
     assert (tried.tally.subjects, tried.tally.cells) == (1, len(judged))
     assert [setting for setting, _ in cells(tried.law, case)] == judged
     judged.clear()

@@ -1,0 +1,103 @@
+"""Checkpoints: a function that runs once more in backward, in the modes that are there then."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ..law import law
+from ..relations import absent, agree, every, holds, refuses, unrecorded
+from ..sample import Sample
+from ..setting import Setting, all_of, any_of, grad_disabled, in_inference_mode, plain_grad
+from ..subject import Subject
+
+#: The whole module called through a checkpoint, and how often it was called.
+_CHECKPOINTED = """\
+import warnings
+from torch.utils.checkpoint import checkpoint
+inner, calls = model, []
+def called(*x):
+    calls.append(torch.is_grad_enabled())
+    return inner(*x)
+def model(*x):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "None of the inputs have requires_grad")
+        return checkpoint(called, *x, use_reentrant={})
+"""
+_BACK = "model = inner"
+
+
+@law(
+    source="torch.utils.checkpoint; notes/autograd, Locally disabling gradient computation",
+    norms=("K4",),
+    when=any_of(grad_disabled, in_inference_mode),
+    without=("enable_grad", "checkpoint"),
+)
+def a_checkpoint_is_a_plain_call_where_nothing_is_recorded(
+    subject: Subject, setting: Setting
+) -> None:
+    """Where nothing is recorded a checkpoint calls its function once, with the plain result."""
+    plain = subject.run(setting)
+    for reentrant in (False, True):
+        run = subject.run(setting, prepare=_CHECKPOINTED.format(reentrant), after=_BACK)
+        agree(run.output, plain.output)
+        agree(run.recording, plain.recording)
+        every(run.evaluate("len(calls)"), 1)
+
+
+@law(
+    source="torch.utils.checkpoint, use_reentrant: 'at least one of the inputs' must require grad",
+    norms=("K2",),
+    when=all_of(plain_grad, lambda setting: not setting.inputs),
+)
+def a_reentrant_checkpoint_loses_gradients_where_no_input_requires_grad(
+    subject: Subject, setting: Setting
+) -> None:
+    """With use_reentrant=True and no input that requires grad, no parameter has a gradient."""
+    run = subject.backward(setting, prepare=_CHECKPOINTED.format(True), after=_BACK)
+    absent(run.gradients)
+    unrecorded(run.output)
+
+
+def _modes(sample: Sample, *, reentrant: bool) -> list[bool]:
+    """The grad mode in each call of a function that is checkpointed and differentiated."""
+    modes: list[bool] = []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        modes.append(torch.is_grad_enabled())
+        return x.tanh()
+
+    x = sample.tensor(requires_grad=True)
+    checkpoint(function, x, use_reentrant=reentrant).backward(torch.ones_like(x))
+    return modes
+
+
+@law(source="torch.utils.checkpoint, on both variants", norms=("K3",))
+def a_checkpoint_computes_again_with_grad_enabled(sample: Sample) -> None:
+    """The forward of a reentrant checkpoint runs with grad disabled; all else with it enabled."""
+    holds(_modes(sample, reentrant=True), "the grad modes, reentrant", [False, True])
+    holds(_modes(sample, reentrant=False), "the grad modes, not reentrant", [True, True])
+
+
+@law(source="torch.utils.checkpoint, warning: 'differs from the forward pass'", norms=("K5",))
+def a_checkpointed_batch_norm_counts_its_batch_twice(sample: Sample) -> None:
+    """Forward runs again in backward: running statistics move twice for one batch."""
+    sample.needs_values()
+    norm = torch.nn.BatchNorm1d(1).to(sample.device)
+    x = torch.arange(4.0, device=sample.device).reshape(4, 1).requires_grad_()
+    out = checkpoint(norm, x, use_reentrant=False)
+    holds(int(norm.num_batches_tracked), "norm.num_batches_tracked after forward", 1)
+    once = norm.running_mean.clone()
+    out.backward(torch.ones_like(out))
+    holds(int(norm.num_batches_tracked), "norm.num_batches_tracked after backward", 2)
+    holds(torch.equal(norm.running_mean, once), "norm.running_mean is as after forward", False)
+
+
+@law(source="torch.utils.checkpoint, warning: 'differs from the forward pass'", norms=("K6",))
+def a_checkpoint_computes_again_in_the_mode_of_backward(sample: Sample) -> None:
+    """eval() between a checkpointed forward and its backward is not what forward has seen."""
+    layers = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Tanh())
+    x = sample.tensor(requires_grad=True)
+    out = checkpoint(layers, x, use_reentrant=False)
+    layers.eval()
+    refuses(lambda: out.backward(torch.ones_like(out)), RuntimeError, "checkpoint", "saved")

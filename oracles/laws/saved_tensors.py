@@ -1,0 +1,139 @@
+"""What is saved for backward, and the hooks that see it: nothing more than gradients need."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch.autograd.graph import register_multi_grad_hook, saved_tensors_hooks
+
+from ..law import law
+from ..relations import agree, every, holds
+from ..sample import Nesting, Sample
+from ..setting import Setting, any_of, grad_disabled, in_inference_mode, plain_grad
+from ..subject import Subject
+
+#: The module under hooks that note the grad mode each time that a tensor is saved.
+_PACKING = """\
+inner, packed = model, []
+def pack(t):
+    packed.append(torch.is_grad_enabled())
+    return t
+def model(*x):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        return inner(*x)
+"""
+_BACK = "model = inner"
+
+
+@law(
+    source="torch.autograd.graph.saved_tensors_hooks; torch.no_grad: 'reduce memory consumption'",
+    norms=("K8",),
+    when=any_of(grad_disabled, in_inference_mode),
+    without=("enable_grad", "checkpoint"),
+)
+def nothing_is_saved_where_nothing_is_recorded(subject: Subject, setting: Setting) -> None:
+    """Under no_grad and inference_mode, no tensor is saved for backward."""
+    run = subject.run(setting, prepare=_PACKING, after=_BACK)
+    every(run.evaluate("len(packed)"), 0)
+
+
+@law(
+    source="notes/autograd, Setting requires_grad: 'excluded from the backward graph'",
+    norms=("K8",),
+    when=plain_grad,
+    without=("checkpoint",),
+)
+def nothing_is_saved_of_what_is_frozen(subject: Subject, setting: Setting) -> None:
+    """Where neither parameter nor input requires grad, no tensor is saved for backward."""
+    still = setting.but(frozen=subject.parameters, inputs=())
+    run = subject.run(still, prepare=_PACKING, after=_BACK)
+    every(run.evaluate("len(packed)"), 0)
+
+
+@law(
+    source="torch.autograd.graph.saved_tensors_hooks; notes/autograd, Hooks for saved tensors",
+    norms=("K9",),
+    when=plain_grad,
+    without=("checkpoint",),
+)
+def saving_is_not_recorded_itself(subject: Subject, setting: Setting) -> None:
+    """Hooks of saved tensors run with grad disabled, and change neither values nor gradients."""
+    plain = subject.backward(setting)
+    run = subject.backward(setting, prepare=_PACKING, after=_BACK)
+    every(run.evaluate("any(packed)"), False)
+    agree(run.output, plain.output)
+    agree(run.gradients, plain.gradients)
+
+
+@law(source="notes/autograd, Hooks for saved tensors: 'thread-local'", norms=("K9",))
+def hooks_of_saved_tensors_are_of_their_thread(sample: Sample) -> None:
+    """What another thread saves is not handed to the hooks of this one."""
+    x, packed = sample.tensor(requires_grad=True), []
+
+    def pack(saved: torch.Tensor) -> torch.Tensor:
+        packed.append(threading.current_thread())
+        return saved
+
+    with saved_tensors_hooks(pack, lambda saved: saved):
+        other = threading.Thread(target=x.tanh)
+        other.start()
+        other.join()
+        holds(len(packed), "tensors packed in the other thread", 0)
+        result = x.tanh()
+    holds(len(packed), "tensors packed here", 1)
+    result.backward(torch.ones_like(x))
+
+
+@law(source="notes/autograd, Saved tensors; Setting requires_grad", norms=("K10",))
+def freezing_a_weight_saves_no_input(sample: Sample) -> None:
+    """The input of a linear layer is saved for the weight's gradient alone, and reversed."""
+    x = sample.tensor(requires_grad=True).reshape(1, -1)
+    layer = torch.nn.Linear(x.numel(), 2, device=x.device, dtype=x.dtype)
+    for frozen in (False, True):
+        for leaf in (False, True):
+            layer.weight.requires_grad_(not frozen)
+            saved: list[tuple[int, ...]] = []
+            given = x.detach() if leaf else x
+
+            def pack(t: torch.Tensor, saved: list[tuple[int, ...]] = saved) -> torch.Tensor:
+                saved.append(tuple(sorted(t.shape)))
+                return t
+
+            with saved_tensors_hooks(pack, lambda t: t):
+                layer(given)
+            told = f"with the weight {'frozen' if frozen else 'trained'}"
+            needed = (not frozen) + (not leaf)
+            holds(len(saved), f"tensors saved {told}, the input {leaf and 'a constant'}", needed)
+
+
+@law(source="Module.register_full_backward_hook, rules 1 to 3", norms=("K12",))
+def a_full_backward_hook_fires_where_something_requires_grad(sample: Sample, nest: Nesting) -> None:
+    """It fires once where an input or a parameter requires grad, and never without a graph."""
+    for frozen in (False, True):
+        for leaf in (False, True):
+            layer = torch.nn.PReLU(1, device=sample.device, dtype=torch.float32)
+            layer.requires_grad_(not frozen)
+            fired: list[bool] = []
+            layer.register_full_backward_hook(lambda *given, fired=fired: fired.append(True))
+            x = torch.ones(3, device=sample.device, requires_grad=not leaf)
+            with nest.entered():
+                out = layer(x)
+            recorded = nest.recording and not (frozen and leaf)
+            holds(out.requires_grad, "out.requires_grad", recorded)
+            if recorded:
+                out.backward(torch.ones_like(out))
+            holds(len(fired), "how often the hook fired", int(recorded))
+
+
+@law(source="torch.autograd.graph.register_multi_grad_hook", norms=("K20",), since="2.0")
+def a_hook_on_several_gradients_waits_for_those_that_come(sample: Sample) -> None:
+    """It fires once, when all gradients are there that backward computes; others are None."""
+    x, y, unused = (sample.tensor(requires_grad=True) for _ in range(3))
+    seen: list[list[bool]] = []
+    register_multi_grad_hook(
+        (x, y, unused), lambda given: seen.append([g is not None for g in given])
+    )
+    y.requires_grad_(False)
+    (x * y).backward(torch.ones_like(x))
+    holds(seen, "which gradients the hook was given", [[True, False, False]])
