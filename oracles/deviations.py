@@ -233,6 +233,25 @@ def inference_mode_is_switched_off_while_grad_is_disabled(case: Case) -> bool:
 
 
 @condition
+def grad_is_enabled_inside_of_inference_mode(case: Case) -> bool:
+    """Both flags are on: nothing is recorded, but is_grad_enabled() says True."""
+    return any(fold(stack).grad and fold(stack).inference for stack in _stacks(case))
+
+
+@of_modules
+def no_parameter_has_a_gradient(specimen: Specimen, setting: Setting) -> bool:
+    """Backward gives no parameter a gradient, or there is no parameter."""
+    receives = predict(specimen.recipe, setting, specimen.dtype).receives
+    return all(leaf.startswith("x[") for leaf in receives)
+
+
+@of_modules
+def there_is_no_parameter(specimen: Specimen, setting: Setting) -> bool:
+    """The module has no parameter at all."""
+    return not specimen.recipe.parameters()
+
+
+@condition
 def the_machine_goes_astray_there(case: Case) -> bool:
     """A history reaches the rule on which torch goes another way than the reference machine."""
     return case.history is not None

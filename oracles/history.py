@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from .optimizers import OPTIMIZERS
+
 
 @dataclass(frozen=True)
 class Step:
@@ -57,28 +59,6 @@ MODULES: Final = {
     "Tanh": "nn.Tanh()",
     "Sequential": "nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))",
     "Nested": "nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), nn.Dropout(0.5))",
-}
-
-#: The optimizers that are built, by name: how each is written.
-OPTIMIZERS: Final = {
-    "SGD": "torch.optim.SGD({0}, lr=0.1)",
-    "SGD_decaying": "torch.optim.SGD({0}, lr=0.1, weight_decay=0.1)",
-    "SGD_moving": "torch.optim.SGD({0}, lr=0.1, momentum=0.9)",
-    "SGD_foreach": "torch.optim.SGD({0}, lr=0.1, foreach=True)",
-    "SGD_fused": "torch.optim.SGD({0}, lr=0.1, fused=True)",
-    "Adadelta": "torch.optim.Adadelta({0}, lr=0.1)",
-    "Adafactor": "torch.optim.Adafactor({0}, lr=0.1)",
-    "Adagrad": "torch.optim.Adagrad({0}, lr=0.1)",
-    "Adam": "torch.optim.Adam({0}, lr=0.1)",
-    "Adam_foreach": "torch.optim.Adam({0}, lr=0.1, foreach=True)",
-    "Adam_fused": "torch.optim.Adam({0}, lr=0.1, fused=True)",
-    "AdamW": "torch.optim.AdamW({0}, lr=0.1)",
-    "Adamax": "torch.optim.Adamax({0}, lr=0.1)",
-    "ASGD": "torch.optim.ASGD({0}, lr=0.1)",
-    "NAdam": "torch.optim.NAdam({0}, lr=0.1)",
-    "RAdam": "torch.optim.RAdam({0}, lr=0.1)",
-    "RMSprop": "torch.optim.RMSprop({0}, lr=0.1)",
-    "Rprop": "torch.optim.Rprop({0}, lr=0.1)",
 }
 
 #: Steps that are one line. {on}, {makes} and the words by number; {module} is looked up below.

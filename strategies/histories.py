@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from oracles.history import MODULES, OPTIMIZERS, History, Step
+from oracles.history import MODULES, History, Step
 from oracles.machine import (
     ASTRAY,
     GIVEN,
@@ -26,6 +27,7 @@ from oracles.machine import (
     Thread,
     Unsaid,
 )
+from oracles.optimizers import OPTIMIZERS, present
 from oracles.setting import CONTEXTS
 
 from .layers.kinds import pick, upto
@@ -39,7 +41,8 @@ _FORMS: Final = ("function", "method", "coroutine", "asynchronous generator")
 _ENDINGS: Final = ("exhausted", "closed", "collected")
 _BOOLEANS: Final = ("True", "False")
 #: SGD as often as all others together: of it, most is known.
-_OPTIMIZERS: Final = (*(o for o in OPTIMIZERS if "SGD" in o),) * 3 + tuple(OPTIMIZERS)
+_PRESENT: Final = [o for o in OPTIMIZERS if present(o, torch.__version__)]
+_OPTIMIZERS: Final = (*(o for o in _PRESENT if "SGD" in o),) * 3 + tuple(_PRESENT)
 
 Maker = Callable[["_Drawing", str], Step | None]
 

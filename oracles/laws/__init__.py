@@ -3,6 +3,7 @@
 from . import (
     buffers,
     checkpoints,
+    compiled,
     devices,
     evaluation,
     formulas,
@@ -40,6 +41,7 @@ THEORIES = (
     saved_tensors,
     checkpoints,
     functional,
+    compiled,
     utilities,
     histories,
     layers,

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import zlib
+
+import torch
+
 from ..law import law
+from ..optimizers import DECAYING, OPTIMIZERS, PARTICULAR, present, takes
 from ..relations import absent, agree, agree_with, every
 from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
 from ..specimen import DEFAULT_MODE
 from ..subject import Subject
 
 _PARAMETERS = ("Linear", "Conv1d", "PReLU", "scale")
-_SGD = "optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)\n"
-_ADAM = "optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)\n"
+_ANY = {**OPTIMIZERS, **DECAYING, **PARTICULAR}
+#: One step. All optimizers take a closure; LBFGS needs one.
+_STEP = "optimizer.step(lambda: torch.zeros(()))\n"
+
+
+def _some(subject: Subject, table: dict[str, str]) -> list[str]:
+    """Two of the optimizers that take its parameters, others for other subjects, as statements."""
+    dtype = subject.specimen.dtype
+    fit = [n for n in table if present(n, torch.__version__) and takes(n, dtype)]
+    if not subject.has_values:
+        fit = [n for n in fit if n in ("SGD_decaying", "AdamW_decaying")]
+    first = zlib.crc32(subject.specimen.key.encode()) % len(fit)
+    chosen = fit[first], fit[first - len(fit) // 2]
+    return [f"optimizer = {table[n].format('model.parameters()')}\n" for n in chosen]
 
 
 @law(
@@ -21,8 +38,8 @@ _ADAM = "optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=
 )
 def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
     """Optimizer.step leaves parameters the leaves they were, and the grad mode as it was."""
-    for optimizer in (_SGD, _ADAM):
-        run = subject.backward(setting, after=optimizer + "optimizer.step()")
+    for optimizer in _some(subject, _ANY):
+        run = subject.backward(setting, after=optimizer + _STEP)
         agree(run.requires_grad, subject.run(setting).requires_grad)
         agree_with(run.mode, DEFAULT_MODE)
         every(
@@ -39,8 +56,8 @@ def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
 def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
     """Optimizer.step leaves the grad mode of its caller, whichever it is."""
     step = "seen = []\nfor enabled in (True, False):\n    with torch.set_grad_enabled(enabled):\n"
-    step += "        optimizer.step()\n        seen += [torch.is_grad_enabled() is enabled]"
-    for optimizer in (_SGD, _ADAM):
+    step += f"        {_STEP}        seen += [torch.is_grad_enabled() is enabled]"
+    for optimizer in _some(subject, _ANY):
         every(subject.backward(setting, after=optimizer + step).evaluate("all(seen)"), True)
 
 
@@ -52,11 +69,11 @@ def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
 )
 def a_step_skips_parameters_without_gradient(subject: Subject, setting: Setting) -> None:
     """A parameter whose .grad is None does not move, in spite of weight decay and momentum."""
-    for optimizer in (_SGD, _ADAM):
+    for optimizer in _some(subject, _ANY):
         before = (
             optimizer + "state = {n: p.detach().clone() for n, p in model.named_parameters()}\n"
         )
-        run = subject.backward(setting, after=before + "optimizer.step()\noptimizer.step()")
+        run = subject.backward(setting, after=before + _STEP + _STEP)
         same = (f"torch.equal(state[{n!r}], model.get_parameter({n!r}))" for n in setting.frozen)
         every(run.evaluate(*same), True)
 
@@ -74,11 +91,12 @@ def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
     keep = "model.requires_grad_(False)\nstate = copy.deepcopy(model.state_dict())\n"
     moved = "moved = [not torch.equal(state[n], p) or not (p.any() or p.grad.any())"
     moved += " for n, p in model.named_parameters() if p.grad is not None]"
-    stale = subject.backward(setting, after=_SGD + keep + "optimizer.step()\n" + moved)
-    every(stale.evaluate("all(moved)"), True)
-    cleared = _SGD + keep + "optimizer.zero_grad(set_to_none=True)\noptimizer.step()\n"
     still = "still = [torch.equal(state[n], p) for n, p in model.named_parameters()]"
-    every(subject.backward(setting, after=cleared + still).evaluate("all(still)"), True)
+    for optimizer in _some(subject, DECAYING):
+        stale = subject.backward(setting, after=optimizer + keep + _STEP + moved)
+        every(stale.evaluate("all(moved)"), True)
+        cleared = optimizer + keep + "optimizer.zero_grad(set_to_none=True)\n" + _STEP
+        every(subject.backward(setting, after=cleared + still).evaluate("all(still)"), True)
 
 
 @law(
@@ -89,12 +107,14 @@ def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
 )
 def a_zero_gradient_does_not_protect_from_weight_decay(subject: Subject, setting: Setting) -> None:
     """zero_grad(set_to_none=False) leaves zeros: weight decay still moves a frozen parameter."""
-    frozen = _SGD + "optimizer.zero_grad(set_to_none=False)\n"
-    frozen += "zero = not any(p.grad.any() for p in model.parameters() if p.grad is not None)\nmodel.requires_grad_(False)\n"
-    frozen += "state = copy.deepcopy(model.state_dict())\noptimizer.step()\n"
-    frozen += "moved = [not torch.equal(state[n], p) or not p.any() "
-    frozen += "for n, p in model.named_parameters() if p.grad is not None]"
-    every(subject.backward(setting, after=frozen).evaluate("zero", "all(moved)"), True)
+    zero = "zero = not any(p.grad.any() for p in model.parameters() if p.grad is not None)\n"
+    keep = "model.requires_grad_(False)\nstate = copy.deepcopy(model.state_dict())\n"
+    moved = "moved = [not torch.equal(state[n], p) or not p.any() "
+    moved += "for n, p in model.named_parameters() if p.grad is not None]"
+    for optimizer in _some(subject, DECAYING):
+        start = optimizer + "optimizer.zero_grad(set_to_none=False)\n" + zero + keep
+        run = subject.backward(setting, after=start + _STEP + moved)
+        every(run.evaluate("zero", "all(moved)"), True)
 
 
 @law(
@@ -133,7 +153,7 @@ def a_closure_runs_with_grad_enabled(subject: Subject, setting: Setting) -> None
     step += (
         "with torch.no_grad():\n    optimizer.step(closure)\n    after = torch.is_grad_enabled()"
     )
-    for optimizer in (_SGD, _ADAM):
+    for optimizer in _some(subject, _ANY):
         run = subject.backward(setting, after=optimizer + step)
         every(run.evaluate("seen == [True]", "after is False"), True)
 
@@ -155,7 +175,7 @@ def optimizers_refuse_tensors_that_are_no_leaves(subject: Subject, setting: Sett
 @law(source="Optimizer.zero_grad, note 2", norms=("E11",), when=plain_grad, having=_PARAMETERS)
 def a_gradient_is_none_iff_none_was_received(subject: Subject, setting: Setting) -> None:
     """After zero_grad(set_to_none=True) and backward, .grad is None where backward gave nothing."""
-    again = _SGD + "optimizer.zero_grad(set_to_none=True)\n"
+    again = _some(subject, OPTIMIZERS)[0] + "optimizer.zero_grad(set_to_none=True)\n"
     again += "kept = [p.grad for p in model.parameters() if p.grad is not None]\n"
     again += "for t in x: t.grad = None\nout = model(*x)\n"
     again += "differentiate(out if isinstance(out, tuple) else (out,))"

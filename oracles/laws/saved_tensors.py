@@ -30,11 +30,11 @@ _BACK = "model = inner"
     source="torch.autograd.graph.saved_tensors_hooks; torch.no_grad: 'reduce memory consumption'",
     norms=("K8",),
     when=any_of(grad_disabled, in_inference_mode),
-    without=("enable_grad", "checkpoint"),
+    without=("enable_grad",),
 )
 def nothing_is_saved_where_nothing_is_recorded(subject: Subject, setting: Setting) -> None:
     """Under no_grad and inference_mode, no tensor is saved for backward."""
-    run = subject.run(setting, prepare=_PACKING, after=_BACK)
+    run = subject.unchecked().run(setting, prepare=_PACKING, after=_BACK)
     every(run.evaluate("len(packed)"), 0)
 
 
@@ -42,12 +42,11 @@ def nothing_is_saved_where_nothing_is_recorded(subject: Subject, setting: Settin
     source="notes/autograd, Setting requires_grad: 'excluded from the backward graph'",
     norms=("K8",),
     when=plain_grad,
-    without=("checkpoint",),
 )
 def nothing_is_saved_of_what_is_frozen(subject: Subject, setting: Setting) -> None:
     """Where neither parameter nor input requires grad, no tensor is saved for backward."""
     still = setting.but(frozen=subject.parameters, inputs=())
-    run = subject.run(still, prepare=_PACKING, after=_BACK)
+    run = subject.unchecked().run(still, prepare=_PACKING, after=_BACK)
     every(run.evaluate("len(packed)"), 0)
 
 
@@ -55,10 +54,10 @@ def nothing_is_saved_of_what_is_frozen(subject: Subject, setting: Setting) -> No
     source="torch.autograd.graph.saved_tensors_hooks; notes/autograd, Hooks for saved tensors",
     norms=("K9",),
     when=plain_grad,
-    without=("checkpoint",),
 )
 def saving_is_not_recorded_itself(subject: Subject, setting: Setting) -> None:
     """Hooks of saved tensors run with grad disabled, and change neither values nor gradients."""
+    subject = subject.unchecked()
     plain = subject.backward(setting)
     run = subject.backward(setting, prepare=_PACKING, after=_BACK)
     every(run.evaluate("any(packed)"), False)
