@@ -275,6 +275,12 @@ def a_backward_hook_runs_with_grad_enabled_in_inference_mode(
 
 
 @of_modules
+def a_layer_has_a_full_backward_hook(specimen: Specimen, setting: Setting) -> bool:
+    """Some layer has a full backward hook."""
+    return any(node.hooked == "full_backward" for node in specimen.recipe.walk())
+
+
+@of_modules
 def an_output_is_an_input_itself(specimen: Specimen, setting: Setting) -> bool:
     """An output is one of the inputs, the very object, handed on through the module."""
     inputs = len(specimen.recipe.inputs)

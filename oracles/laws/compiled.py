@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ _GRADS = {
 _SWITCHES = tuple(product((True, False), _GRADS, (False, True)))
 
 
-def _facts(called: nn.Module, model: nn.Module, x: Tensor, how: tuple[bool, str, bool]) -> object:
+def _facts(called: Any, model: nn.Sequential, x: Tensor, how: tuple[bool, str, bool]) -> object:
     """What a call shows: what is recorded, which parameters have a gradient, what moved, values."""
     told, mode, frozen = how
     called.train(told)
@@ -57,7 +58,11 @@ def _facts(called: nn.Module, model: nn.Module, x: Tensor, how: tuple[bool, str,
         out = called(x)
     if out.requires_grad:
         out.backward(torch.ones_like(out))
-    values = [] if x.device.type == "meta" else [out.tolist(), model[1].running_mean.tolist()]
+    values = (
+        []
+        if x.device.type == "meta"
+        else [out.tolist(), dict(model.named_buffers())["1.running_mean"].tolist()]
+    )
     recorded = out.requires_grad, out.is_leaf, out.is_inference()
     return recorded, [p.grad is None for p in model.parameters()], values
 

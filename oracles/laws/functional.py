@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from ..law import law
-from ..relations import agree, equal, every, holds, refuses
-from ..run import in_state
+from ..law import NotApplicable, law
+from ..relations import agree, agree_closely, equal, every, holds, refuses
+from ..run import Seen, in_state
 from ..sample import Nesting, Sample
-from ..setting import Setting
+from ..setting import ENABLED, Setting, all_of, core_grad, evaluating
 from ..subject import Subject
 
 #: The module called with copies of its parameters and buffers, which require grad as told.
@@ -52,16 +52,42 @@ def a_functional_call_is_recorded_by_what_it_is_given(subject: Subject, setting:
         agree(run.recording, plain.recording)
 
 
+#: The module replaced by its gradients, computed by torch.func.grad.
 _GRADIENTS = """\
-def loss(parameters):
-    found = torch.func.functional_call(model, parameters, tuple(x))
+inner = model
+parameters = {n: p.detach() for n, p in model.named_parameters()}
+def loss(parameters, *x):
+    found = torch.func.functional_call(inner, parameters, x)
     found = found if isinstance(found, tuple) else (found,)
     return sum((o * weights(o)).sum() for o in found if o.is_floating_point())
-parameters = {n: p.detach() for n, p in model.named_parameters()}
+def model(*x):
+    return tuple(torch.func.grad(loss)(parameters, *x).values())
 """
 
 
-@law(source="torch.func.grad, note: 'should not depend on a context manager'", norms=("K15",))
+@law(
+    source="torch.func.grad; torch.func.functional_call",
+    norms=("K16",),
+    when=all_of(core_grad, evaluating),
+    having=("Linear", "Conv1d"),
+)
+def a_transform_computes_the_gradients_of_frozen_parameters_too(
+    subject: Subject, setting: Setting
+) -> None:
+    """torch.func.grad gives the gradients of backward up to rounding, whatever is frozen."""
+    subject = subject.unchecked()
+    if subject.specimen.dtype == "complex64":
+        raise NotApplicable("torch.func.grad differentiates real functions")
+    free = subject.backward(setting.but(grad=ENABLED, frozen=())).gradients
+    run = subject.run(setting, prepare=_GRADIENTS, after=_BACK)
+    wanted = [free[f"model.get_parameter({n!r}).grad"] for n in subject.parameters]
+    zeros = map(torch.zeros_like, run.out)
+    filled = [z if g is None else g for g, z in zip(wanted, zeros, strict=True)]
+    # Transforms compute with other formulas: the values are the same up to rounding.
+    agree_closely(run.output, Seen(None, {f"out[{i}]": g for i, g in enumerate(filled)}))
+
+
+@law(source="torch.func.grad, note: 'should not depend on a context manager'", norms=("K15", "K17"))
 def a_transform_ignores_the_mode_outside(sample: Sample, nest: Nesting) -> None:
     """torch.func.grad differentiates inside of every grad mode: it is a function of f alone."""
     x = sample.tensor()

@@ -29,9 +29,10 @@ def update_bn_puts_back_what_it_switches(sample: Sample) -> None:
         model = nn.Sequential(norm)
         model.train(training)
         batches = _batches(sample)
-        swa_utils.update_bn(batches, model, device=sample.device)
+        swa_utils.update_bn(batches, model, device=torch.device(sample.device))
         holds(model.training, "model.training", training)
         holds(norm.momentum, "norm.momentum", 0.3)
+        assert norm.running_mean is not None
         holds(norm.running_mean.requires_grad, "norm.running_mean.requires_grad", False)
         holds([p.grad for p in model.parameters()], "the gradients", [None, None])
         if sample.device != "meta":
@@ -46,7 +47,7 @@ def update_bn_puts_back_the_mode_of_each_submodule(sample: Sample) -> None:
     norm = nn.BatchNorm1d(1).to(sample.device)
     model = nn.Sequential(norm, nn.Dropout(0.5))
     norm.eval()
-    swa_utils.update_bn(_batches(sample), model, device=sample.device)
+    swa_utils.update_bn(_batches(sample), model, device=torch.device(sample.device))
     holds(model.training, "model.training")
     holds(norm.training, "norm.training", False)
 
@@ -77,6 +78,7 @@ def fusing_is_for_evaluation(sample: Sample) -> None:
     """Convolution and batch normalisation fuse in evaluation alone, and keep their flags."""
     sample.needs_values()
     conv, norm = nn.Conv1d(1, 2, 1), nn.BatchNorm1d(2)
+    assert norm.running_mean is not None
     nn.init.uniform_(norm.running_mean)
     pair = nn.Sequential(conv, norm).to(sample.device)
     refuses(lambda: fusion.fuse_conv_bn_eval(conv, norm), AssertionError)

@@ -162,7 +162,7 @@ class Trying:
         self.log = report.running_case(config, trial.law.name, trial.layer, trial.device)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.allowed = float(config.getoption("--law-timeout"))
-        self.start = time.perf_counter()
+        self.start = 0.0
         self.known: set[str] = set()
         self.first = 0.0
 
@@ -171,6 +171,7 @@ class Trying:
         case = Case(self.trial.law.name, self.trial.device, **drawn)
         text = to_json(case)
         now = time.perf_counter()
+        self.start = self.start or now
         if self.first and now - self.first > self.seconds and text not in self.known:
             return
         if not self.first and now - self.start > self.allowed:
