@@ -101,6 +101,11 @@ SIMPLE: Final = {
     "pickle": "{makes} = pickle.loads(pickle.dumps({on}))",
     "save_and_load": "{makes} = saved_and_loaded({on})",
     "load_state_dict": "{on}.load_state_dict({0}.state_dict())",
+    "load_leniently": "{on}.load_state_dict({0}.state_dict(), strict=False)",
+    "assign_state_dict": "{on}.load_state_dict({0}.state_dict(), assign=True)",
+    "lazy": "{makes} = after_forward(nn.LazyLinear(2), {on})",
+    "to_its_device": '{on}.to("cpu")',
+    "remove_hook": "{on}.remove()",
     "to_float64_and_back": "{on}.double().float()",
     "append": "{on}.append({0})",
     "replace": "{on}[0] = {0}",
@@ -132,6 +137,11 @@ def saved_and_loaded(module):
     torch.save(module, file)
     file.seek(0)
     return torch.load(file, weights_only=False)
+
+
+def after_forward(module, x):
+    module(x)
+    return module
 
 
 weights = torch.tensor([[1.0, 2.0], [3.0, 5.0], [4.0, 7.0]])
@@ -284,6 +294,15 @@ def _pool(rendering: Rendering, step: Step) -> str:
     return f"{rendering.function(step, name)}\n\npool.submit({name}).result()\n"
 
 
+def _hook(rendering: Rendering, step: Step) -> str:
+    name = f"f{rendering.number}"
+    register = "register_hook" if step.kind == "tensor_hook" else "register_forward_hook"
+    # It fires once: it takes itself away.
+    body = f"{_shared(step)}{step.makes}.remove()\n{rendering.body(step)}"
+    registered = f"{step.makes} = {attribute(step.on)}.{register}({name})\n"
+    return f"def {name}(*given):\n{indented(body)}\n\n{registered}"
+
+
 def _tasks(rendering: Rendering, step: Step) -> str:
     name = f"f{rendering.number}"
     tasks = rendering.body(step)
@@ -317,6 +336,8 @@ BLOCKS: Final[dict[str, Callable[[Rendering, Step], str]]] = {
     "suspended": _suspended,
     "thread": _thread,
     "pool": _pool,
+    "tensor_hook": _hook,
+    "forward_hook": _hook,
     "tasks": _tasks,
     "task": _task,
     "await": _await,

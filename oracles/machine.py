@@ -66,6 +66,8 @@ class Storage:
     version: int = 0
     #: False once a step wrote to it that may write more than once, as optimizers do.
     counted: bool = True
+    #: Whether its values changed in the last step; None where nothing can be said.
+    moved: bool | None = False
 
 
 @dataclass(eq=False)
@@ -75,6 +77,14 @@ class Saved:
     storage: Storage
     version: int
     recorded: Tensor | None
+
+
+@dataclass(eq=False)
+class Hook:
+    """What is to be done when a gradient or an output is there: once, and not if it is removed."""
+
+    step: Step
+    active: bool = True
 
 
 @dataclass(eq=False)
@@ -91,6 +101,7 @@ class Node:
     order   later nodes run first in backward
     inputs  the nodes and leaves that gradients are handed on to
     saved   what backward needs
+    hooks   what is called with the gradient of the result
     """
 
     order: int
@@ -98,6 +109,7 @@ class Node:
     saved: list[Saved] = field(default_factory=list)
     freed: bool = False
     retained: list[Tensor] = field(default_factory=list)
+    hooks: list[Hook] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -114,7 +126,7 @@ class Tensor:
     writable      of an inference tensor, whether it may be written to outside of inference mode
     versionless   whether it has no version, and so cannot be saved for backward
     orphaned      whether it retained a gradient when it was detached in place
-    moved    whether its values changed in the last step; None where nothing can be said
+    hooks         what is called with the gradient of a leaf
     """
 
     told: bool = False
@@ -130,7 +142,7 @@ class Tensor:
     writable: bool = False
     versionless: bool = False
     orphaned: bool = False
-    moved: bool | None = False
+    hooks: list[Hook] = field(default_factory=list)
 
     @property
     def requires_grad(self) -> bool:
@@ -190,6 +202,12 @@ class Module:
     counter: Tensor | None = None
     statistics: Tensor | None = None
     counted: int = 0
+    hooks: list[Hook] = field(default_factory=list)
+
+    @property
+    def hooked(self) -> bool:
+        """Whether something below it has a hook: then it is not copied."""
+        return any(hook.active for _, module in self.walk() for hook in module.hooks)
 
     def walk(self, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
         """It and all modules below it, each once, by path."""
@@ -290,7 +308,9 @@ class Machine:
         self.pool = Thread()
         self.thread.order = 10**6  # a thread that has recorded before
         self.drawn = False
-        self.moved: list[Tensor] = []
+        self.moved: list[Storage] = []
+        #: What was seen inside of hooks while a step was done.
+        self.meanwhile: list[Moment] = []
         self.numbers: dict[int, int] = {}
 
     # --- playing --------------------------------------------------------------------------------
@@ -307,11 +327,9 @@ class Machine:
         """Do the steps one after the other."""
         for step in steps:
             refusal = None
-            self._nothing_moved()
             block = getattr(self, f"in_{step.kind}", None)
             if block is not None:
                 yield from block(step)
-                self._nothing_moved()
             else:
                 try:
                     made = getattr(self, f"do_{step.kind}")(step)
@@ -319,14 +337,18 @@ class Machine:
                         self.names[step.makes] = made
                 except Refusal as raised:
                     refusal = raised
+                yield from self.meanwhile
+                self.meanwhile = []
             if step.kind not in SILENT:
                 number = self.numbers.get(id(step), -1)
-                yield Moment(number, refusal, self.facts(), self.drawn)
+                moment = Moment(number, refusal, self.facts(), self.drawn)
+                self._nothing_moved()
+                yield moment
 
     def _nothing_moved(self) -> None:
         self.drawn = False
-        for parameter in self.moved:
-            parameter.moved = False
+        for storage in self.moved:
+            storage.moved = False
         self.moved.clear()
 
     def facts(self) -> dict[str, Any]:
@@ -343,7 +365,7 @@ class Machine:
                     if module.counter is not None:
                         found[f"{name}#{path}"] = (module.counted,)
                 for path, parameter in value.named_parameters().items():
-                    found[f"{name}/{path}"] = (*parameter.facts(), parameter.moved)
+                    found[f"{name}/{path}"] = (*parameter.facts(), parameter.storage.moved)
         return found
 
     def goes_astray(self, rule: str) -> bool:
@@ -458,6 +480,38 @@ class Machine:
         here, self.thread = self.thread, thread
         yield from self.inner(step)
         self.thread = here
+
+    def in_tensor_hook(self, step: Step) -> Course:
+        """It is called when the gradient is there: of what was recorded until now. Source: F."""
+        tensor = self.named(step.on)
+        self.names[step.makes] = hook = Hook(step)
+        (tensor.history() or tensor).hooks.append(hook)
+        yield from ()
+
+    def in_forward_hook(self, step: Step) -> Course:
+        """It is called after each forward, in the mode of forward. Source: Module hooks."""
+        self.names[step.makes] = hook = Hook(step)
+        self.named(step.on).hooks.append(hook)
+        yield from ()
+
+    def do_remove_hook(self, step: Step) -> None:
+        """A hook that was removed is not called. Source: RemovableHandle."""
+        self.names[step.on].active = False
+
+    def call(self, hooks: list[Hook]) -> None:
+        """Call each hook that is there still; it takes itself away. Source: Module hooks."""
+        for hook in [h for h in hooks if h.active]:
+            hook.active = False
+            outer, self.meanwhile = self.meanwhile, []
+            moments = [m for m in self.run(self.bodies(hook.step)) if isinstance(m, Moment)]
+            self.meanwhile = outer + moments
+
+    def call_in_backward(self, hooks: list[Hook]) -> None:
+        """Backward runs with grad disabled, and what a hook switches ends with it. Source: F."""
+        outside = self.thread.mode
+        self.thread.mode = replace(outside, grad=False)
+        self.call(hooks)
+        self.thread.mode = outside
 
     def in_tasks(self, step: Step) -> Course:
         """Tasks take turns at each await, each in a mode of its own. Source: B, thread local."""
@@ -693,19 +747,16 @@ class Machine:
 
     def move(self, tensor: Tensor, surely: bool | None = True) -> None:
         """Note that the values of a tensor changed in this step."""
-        tensor.moved = surely
-        self.moved.append(tensor)
+        tensor.storage.moved = surely
+        self.moved.append(tensor.storage)
 
     def do_tensor_requires_grad_(self, step: Step) -> None:
         """Only leaves may be told not to require grad; no inference tensor to do. Source: A, C."""
         tensor, told = self.named(step.on), step.words[0] == "True"
-        if tensor.inference and told and not self.thread.mode.inference:
-            raise Refusal("RuntimeError", "Setting requires_grad=True on inference tensor outside")
-        if tensor.node is not None:
-            if not told:
-                raise Refusal("RuntimeError", "you can only change requires_grad flags of leaf")
-            return
-        tensor.told = told
+        if tensor.node is None:
+            self.tell(tensor, told=told)
+        elif not told:
+            raise Refusal("RuntimeError", "you can only change requires_grad flags of leaf")
 
     def do_detach_(self, step: Step) -> None:
         """A tensor becomes a leaf in place; a view cannot. Source: Tensor.detach_."""
@@ -780,15 +831,22 @@ class Machine:
         self.push(ready, start)
         while ready:
             _, _, reached = heapq.heappop(ready)
+            self.call_in_backward(
+                reached.hooks if isinstance(reached, Node) else reached.tensor.hooks
+            )
             self.keep(reached, keeping=keeping and (goal is None or reached is goal))
             if isinstance(reached, Leaf) or (needed is not None and reached not in needed):
                 continue
             self.unpack(reached, retaining)
+            leaves = []
             for following in reached.inputs:
                 waiting[id(following)] -= 1
                 wanted = needed is None or following is goal or following in needed
                 if wanted and not waiting[id(following)]:
                     self.push(ready, following)
+                    leaves += [following.tensor] if isinstance(following, Leaf) else []
+            if len(leaves) > 1 and any(hook.active for leaf in leaves for hook in leaf.hooks):
+                raise Unsaid  # has the other leaf its gradient when the hook is called?
         if unused:
             raise Refusal("RuntimeError", "appears to not have been used in the graph")
 
@@ -868,7 +926,7 @@ class Machine:
     def do_module(self, step: Step) -> Module:
         """Modules are built in training mode, their parameters requiring grad. Source: D."""
         found = self.built(step.words[0])
-        self.drawn = any(m.parameters for _, m in found.walk() if m.kind == "Linear")
+        self.drawn |= any(bool(m.parameters) for _, m in found.walk() if m.kind == "Linear")
         return found
 
     def built(self, kind: str) -> Module:
@@ -915,9 +973,13 @@ class Machine:
         """It reaches every parameter of the subtree, no buffer. Source: Module.requires_grad_."""
         told = step.words[0] == "True"
         for parameter in self.named(step.on).named_parameters().values():
-            if parameter.inference and told and not self.thread.mode.inference:
-                raise Refusal("RuntimeError", "Setting requires_grad=True on inference tensor")
-            parameter.told = told
+            self.tell(parameter, told=told)
+
+    def tell(self, leaf: Tensor, *, told: bool) -> None:
+        """Set the flag of a leaf. Source: C."""
+        if leaf.inference and told and not self.thread.mode.inference:
+            raise Refusal("RuntimeError", "Setting requires_grad=True on inference tensor outside")
+        leaf.told = told
 
     def do_zero_grad(self, step: Step) -> None:
         """zero_grad() takes every gradient away. Source: Module.zero_grad."""
@@ -941,7 +1003,13 @@ class Machine:
         return self.forward(self.named(step.on), self.named(step.words[0]))
 
     def forward(self, module: Module, x: Tensor) -> Tensor:
-        """What a module returns."""
+        """What a module returns; its hooks are called when it has."""
+        made = self.computed(module, x)
+        self.call(module.hooks)
+        return made
+
+    def computed(self, module: Module, x: Tensor) -> Tensor:
+        """What the forward of a module returns."""
         if module.kind == "Sequential":
             for child in module.children:
                 x = self.forward(child, x)
@@ -1017,22 +1085,74 @@ class Machine:
 
     def do_load_state_dict(self, step: Step) -> None:
         """Loading writes into the parameters, and records nothing. Source: load_state_dict."""
-        module, other = self.named(step.on), self.named(step.words[0])
-        refusals = []
-        for (_, own), (_, given) in zip(module.walk(), other.walk(), strict=True):
-            for name, parameter in own.parameters.items():
-                try:
-                    self.load(parameter, given.parameters[name])
-                except Refusal as refusal:
-                    refusals.append(refusal)
-            for buffer in (own.statistics, own.counter):
-                if buffer is not None and not self.may_write(buffer):
-                    refusals.append(Refusal("RuntimeError", "Inplace update to inference tensor"))
-            rule = "a_refused_write_to_an_inference_tensor_is_done"
-            if own.counter is not None and (self.may_write(own.counter) or self.goes_astray(rule)):
-                own.counted = given.counted
+        own, given = (_keys(self.named(name)) for name in (step.on, step.words[0]))
+        refusals = self.loaded(step)
+        if given - own:
+            raise Refusal("RuntimeError", "Unexpected key(s) in state_dict")
+        if own - given:
+            raise Refusal("RuntimeError", "Missing key(s) in state_dict")
         if refusals:
             raise refusals[0]
+
+    def do_load_leniently(self, step: Step) -> None:
+        """With strict=False, what only one of them has is passed over. Source: load_state_dict."""
+        refusals = self.loaded(step)
+        if refusals:
+            raise refusals[0]
+
+    def loaded(self, step: Step) -> list[Refusal]:
+        """Load what both have, and say how it was refused."""
+        others = dict(self.named(step.words[0]).walk())
+        refusals = []
+        for path, module in self.named(step.on).walk():
+            given = others.get(path, Module(""))
+            for name in module.parameters.keys() & given.parameters.keys():
+                if module.kind != given.kind and name == "weight":
+                    refusals.append(Refusal("RuntimeError", "size mismatch"))
+                    continue
+                try:
+                    self.load(module.parameters[name], given.parameters[name])
+                except Refusal as refusal:
+                    refusals.append(refusal)
+            refusals += self.load_buffers(module, given)
+        return refusals
+
+    def load_buffers(self, module: Module, given: Module) -> list[Refusal]:
+        """Load the statistics and the counter of a batch normalisation."""
+        counter, rule = module.counter, "a_refused_write_to_an_inference_tensor_is_done"
+        if counter is None:
+            return []
+        if given.counter is None:  # it is taken for one of long ago, and given its own counter
+            given = Module("", counter=counter, counted=module.counted)
+            module = replace(module, statistics=None)
+        if self.may_write(counter) or self.goes_astray(rule):
+            module.counted = given.counted
+        buffers = [b for b in (module.statistics, counter) if b is not None]
+        refused = Refusal("RuntimeError", "Inplace update to inference tensor")
+        return [refused for buffer in buffers if not self.may_write(buffer)]
+
+    def do_assign_state_dict(self, step: Step) -> None:
+        """The tensors become parameters, requiring grad as the old ones did. Source: assign."""
+        others = dict(self.named(step.words[0]).walk())
+        refusals = []
+        for path, module in self.named(step.on).walk():
+            for name, parameter in module.parameters.items():
+                given = others[path].parameters[name]
+                made = Tensor(storage=given.storage, inference=given.inference)
+                try:
+                    self.tell(made, told=parameter.told)
+                    module.parameters[name] = made
+                except Refusal as refusal:
+                    refusals.append(refusal)
+        if refusals:
+            raise refusals[0]
+
+    def do_lazy(self, step: Step) -> Module:
+        """The first forward of a lazy module makes its parameters, in the mode of the call."""
+        made = self.built("Linear")
+        self.drawn = True
+        self.linear(made, self.named(step.on))
+        return made
 
     def load(self, parameter: Tensor, given: Tensor) -> None:
         """Write the values of one parameter into another."""
@@ -1055,6 +1175,9 @@ class Machine:
             parameter.inference = inference
         for _, module in self.named(step.on).walk():
             module.statistics = None if module.statistics is None else self.made()
+
+    def do_to_its_device(self, step: Step) -> None:
+        """Where there is nothing to convert, nothing changes. Source: Module.to."""
 
     def do_append(self, step: Step) -> None:
         """A module that is attached keeps its own flag. Source: Module.add_module."""
@@ -1122,3 +1245,12 @@ def _suspensions(step: Step) -> int:
     """How often a generator is suspended: in its own body, and in the blocks that it enters."""
     within = sum(_suspensions(inner) for inner in step.body if inner.kind == "with")
     return within + sum(inner.kind == "suspended" for inner in step.body)
+
+
+def _keys(module: Module) -> set[str]:
+    """The names in its state_dict, those of the statistics of a batch normalisation as one."""
+    return {
+        f"{path}.{name}"
+        for path, m in module.walk()
+        for name in (*m.parameters, *("counter",) * (m.counter is not None))
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -20,9 +21,11 @@ from oracles.machine import (
     ASTRAY,
     GIVEN,
     Context,
+    Hook,
     Machine,
     Module,
     Optimizer,
+    Refusal,
     Tensor,
     Thread,
     Unsaid,
@@ -30,7 +33,7 @@ from oracles.machine import (
 from oracles.optimizers import OPTIMIZERS, present
 from oracles.setting import CONTEXTS
 
-from .layers.kinds import pick, upto
+from .layers.kinds import maybe, pick, upto
 
 #: How many steps a history has at the most, those inside of blocks included.
 STEPS: Final = 40
@@ -49,9 +52,13 @@ Maker = Callable[["_Drawing", str], Step | None]
 
 @dataclass
 class _Drawing:
-    """A history while it is drawn."""
+    """A history while it is drawn.
+
+    wanted  a pair of kinds that is to be reached: one right after the other
+    """
 
     parent: DrawFn
+    wanted: tuple[str, str]
     left: int
     machine: Machine
     draw: DrawFn
@@ -126,6 +133,11 @@ class _Drawing:
         if step.kind == "generator" and step.words[1] != "exhausted":
             yield self.noted(Step("suspended"), record, inside)
 
+    def last(self, block: Step) -> str:
+        """The kind of the last step of a block."""
+        record = self.drawn.get(id(block))
+        return record[-1].kind if record else ""
+
     def noted(self, step: Step, record: list[Step], inside: list[str]) -> Step:
         """Keep a step that was drawn."""
         self.left -= 1
@@ -147,7 +159,9 @@ class _Drawing:
 def histories(draw: DrawFn, steps: int = STEPS) -> History:
     """Programs of up to ``steps`` steps, each about something that is there."""
     root = Step("")
-    drawing = _Drawing(draw, steps, Machine(frozenset(ASTRAY)), draw)
+    kinds = tuple(DRAWN)
+    wanted = pick(draw, kinds), pick(draw, kinds)
+    drawing = _Drawing(draw, wanted, steps, Machine(frozenset(ASTRAY)), draw)
     drawing.machine.bodies = drawing.steps
     with suppress(Unsaid):
         for _ in drawing.machine.run(drawing.steps(root)):
@@ -163,55 +177,86 @@ def _step(draw: DrawFn, drawing: _Drawing, block: Step) -> Step | None:
         return Step("task") if len(drawing.drawn[id(block)]) < 2 else None
     if not draw(upto(15 if block.kind == "" else 5)):
         return None
-    kind = pick(draw, _available(drawing))
-    return MAKERS[kind](drawing, kind)
+    options = _available(drawing)
+    kind = pick(draw, options)
+    first, second = drawing.wanted
+    if second in options and drawing.last(block) == first and maybe(draw):
+        kind = second
+    elif first in options and not draw(upto(3)):
+        kind = first
+    return DRAWN[kind][1](drawing, kind)
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """What there is to do something to when a step is drawn."""
+
+    drawing: _Drawing
+
+    @property
+    def around(self) -> str:
+        """The innermost block that is no with statement: what lets others run does so there."""
+        return [kind for kind in self.drawing.inside if kind != "with"][-1]
+
+    def within(self, *kinds: str) -> bool:
+        """Whether a block of one of these kinds is around."""
+        return not set(kinds).isdisjoint(self.drawing.inside)
+
+    @cached_property
+    def things(self) -> list[Any]:
+        """Everything that has a name."""
+        return list(self.drawing.machine.names.values())
+
+    def of(self, kind: type) -> list[Any]:
+        """All things of a kind."""
+        return [thing for thing in self.things if isinstance(thing, kind)]
+
+    @cached_property
+    def modules(self) -> list[Module]:
+        """The modules that have a name."""
+        return self.of(Module)
+
+    @cached_property
+    def tensors(self) -> bool:
+        """Whether there is a tensor."""
+        return len(self.of(Tensor)) > 1  # one is given
+
+    @cached_property
+    def optimizers(self) -> bool:
+        """Whether there is an optimizer."""
+        return bool(self.of(Optimizer))
+
+    @cached_property
+    def parameters(self) -> list[Tensor]:
+        """The parameters of all modules."""
+        return [p for m in self.modules for p in m.named_parameters().values()]
+
+    @cached_property
+    def graded(self) -> list[Tensor]:
+        """The parameters of modules that have a gradient."""
+        return [p for p in self.parameters if p.grad != "none"]
+
+    @cached_property
+    def optimized(self) -> list[Tensor]:
+        """The parameters of optimizers that have a gradient."""
+        return [p for o in self.of(Optimizer) for p in o.parameters if p.grad != "none"]
+
+    @cached_property
+    def recorded(self) -> bool:
+        """Whether there is something to differentiate."""
+        return any(t.node is not None for t in self.of(Tensor))
+
+    @property
+    def room(self) -> bool:
+        """Whether steps are left for a block."""
+        return self.drawing.left > 2
 
 
 def _available(drawing: _Drawing) -> list[str]:
-    """The kinds of steps that are possible now."""
-    machine, inside = drawing.machine, drawing.inside
-    values = list(machine.names.values())
-    options = list(_ALWAYS)
-    modules = [v for v in values if isinstance(v, Module)]
-    if len(drawing.names(Tensor)) > 1:
-        options += _OF_TENSORS
-        if modules:
-            options += ["forward"] * 6
-    if modules:
-        options += _OF_MODULES
-        left = [p for m in modules for p in m.named_parameters().values() if p.grad != "none"]
-        options += ["requires_grad_"] * 2 * bool(left)
-        options += ["zero_grad"] * 6 * any(not p.told for p in left)
-        options += ["append", "replace", "remove"] * any(m.children for m in modules)
-        options += ["tie"] * (len(drawing.weighted()) > 1)
-        if any(m.named_parameters() for m in modules):
-            options += ["optimizer"] * 2
-    optimizers = [v for v in values if isinstance(v, Optimizer)]
-    if optimizers:
-        options += _OF_OPTIMIZERS
-        left = [p for o in optimizers for p in o.parameters if p.grad != "none"]
-        options += ["step"] * 6 * bool(left)
-        options += (
-            ["backward"] * 6 * any(isinstance(v, Tensor) and v.node is not None for v in values)
-        )
-        options += ["requires_grad_"] * 3 * bool(left)
-        options += ["optimizer_zero_grad"] * 6 * any(not p.told for p in left)
-    contexts = [v for v in values if isinstance(v, Context)]
-    options += ["enter"] * bool(contexts) + ["leave"] * any(c.active for c in contexts)
-    # What lets others run can do so where nothing but with statements are around.
-    around = [kind for kind in inside if kind != "with"][-1]
-    if around == "generator":
-        options += ["suspended"] * 4
-    if around == "task":
-        options += ["await"] * 4
-    if drawing.left > 2:
-        options += ["with", "decorated", "thread"]
-        # Its only thread would wait for itself. It is of interest once its mode was changed.
-        again = 4 if machine.pool.mode != Thread().mode else 1
-        options += ["pool"] * again * ("pool" not in inside)
-        options += ["generator"] * 2 + ["tasks"] * ("task" not in inside) * 2
-    options += ["set_grad_enabled"] * 4 * (inside[-1] == "pool")
-    return options
+    """The kinds of steps that are possible now, each as often as it is to be drawn."""
+    sight = _Sight(drawing)
+    allowed = HOOKED if sight.within("tensor_hook", "forward_hook") else tuple(DRAWN)
+    return [kind for kind in allowed for _ in range(int(DRAWN[kind][0](sight)))]
 
 
 def _making(letter: str) -> Maker:
@@ -255,8 +300,13 @@ def _from_two(drawing: _Drawing, kind: str) -> Step:
     return Step(kind, drawing.full(), (drawing.full(),), drawing.name("t"))
 
 
-def _into(drawing: _Drawing, kind: str) -> Step:
-    return Step(kind, drawing.full(), (drawing.tensor(),))
+def _differentiating(drawing: _Drawing, kind: str) -> Step:
+    # Mostly of what was recorded: of the rest, all there is to see is a refusal.
+    named, options = drawing.machine.names, [n for n in drawing.names(Tensor) if n != GIVEN]
+    recorded = [n for n in options if named[n].node is not None]
+    on = drawing.pick(recorded * 4 + options)
+    into = (drawing.tensor(),) if kind in ("backward_into", "grad") else ()
+    return Step(kind, on, into)
 
 
 def _training(drawing: _Drawing, kind: str) -> Step:
@@ -275,18 +325,15 @@ def _with_module_flag(drawing: _Drawing, kind: str) -> Step:
     return Step(kind, drawing.module(), (drawing.pick(_BOOLEANS),))
 
 
-def _from_module(drawing: _Drawing, kind: str) -> Step:
-    return Step(kind, drawing.module(), makes=drawing.name("m"))
-
-
 def _forward(drawing: _Drawing, kind: str) -> Step:
     return Step(kind, drawing.module(), (drawing.full(),), drawing.name("t"))
 
 
-def _loading(drawing: _Drawing, kind: str) -> Step | None:
-    module = drawing.pick(drawing.names(Module))
-    alike = [n for n in drawing.names(Module) if drawing.alike(n, module)]
-    return Step(kind, module, (drawing.pick(alike),))
+def _loading(drawing: _Drawing, kind: str) -> Step:
+    # Mostly from a module that is alike; from another, names are missing or sizes differ.
+    module, given = drawing.pick(drawing.names(Module)), drawing.names(Module)
+    alike = [n for n in given if drawing.alike(n, module)]
+    return Step(kind, module, (drawing.pick(alike * 3 + given),))
 
 
 def _sequential(drawing: _Drawing, kind: str) -> Step:
@@ -342,67 +389,153 @@ def _generator(drawing: _Drawing, kind: str) -> Step:
     return Step(kind, words=(drawing.pick(("", *CONTEXTS, *_BARE)), drawing.pick(_ENDINGS)))
 
 
-#: For each kind of step, how one is drawn.
-MAKERS: Final[dict[str, Maker]] = {
-    "set_grad_enabled": _switch,
-    "context": _context,
-    "enter": _entering,
-    "leave": _leaving,
-    **dict.fromkeys(("tensor", "requiring_tensor", "parameter"), _making("t")),
-    **dict.fromkeys(("add", "mul"), _from_two),
-    **dict.fromkeys(("tanh", "clone", "detach", "view"), _from_tensor),
-    "add_": _writing,
-    "mul_": lambda drawing, kind: Step(kind, drawing.full()),
-    **dict.fromkeys(("detach_", "retain_grad", "forget_grad"), _on_tensor),
-    "tensor_requires_grad_": _with_flag,
-    **dict.fromkeys(
-        ("backward", "backward_retaining"), lambda drawing, kind: Step(kind, drawing.full())
+def _hooking(drawing: _Drawing, kind: str) -> Step:
+    if kind == "forward_hook":
+        return Step(kind, drawing.module(), makes=drawing.name("h"))
+    fit = [name for name in drawing.tensors() if _takes_hook(drawing.machine.named(name))]
+    if not fit:
+        return Step("requiring_tensor", makes=drawing.name("t"))
+    return Step(kind, drawing.pick(fit), makes=drawing.name("h"))
+
+
+def _takes_hook(tensor: Tensor) -> bool:
+    try:
+        return tensor.carries and not (tensor.hooks or (tensor.node and tensor.node.hooks))
+    except Refusal:
+        return False
+
+
+def _unhooked(drawing: _Drawing, kind: str) -> Step:
+    names = drawing.machine.names
+    fit = [n for n in drawing.names(Module) if not names[n].hooked]
+    return Step(kind, drawing.pick(fit), makes=drawing.name("m"))
+
+
+def _assigning(drawing: _Drawing, kind: str) -> Step:
+    names = drawing.machine.names
+    fit = [n for n in drawing.names(Module) if not _counts(names[n])]
+    module = drawing.pick(fit)
+    return Step(kind, module, (drawing.pick([n for n in fit if drawing.alike(n, module)]),))
+
+
+def _counts(module: Module) -> bool:
+    """Whether it has statistics: when these are assigned, two modules move the same ones."""
+    return any(m.counter is not None for _, m in module.walk())
+
+
+Weight = Callable[[_Sight], int]
+
+
+def _always(sight: _Sight) -> int:
+    return 1
+
+
+def _with_tensors(weight: int = 1) -> Weight:
+    return lambda sight: weight * sight.tensors
+
+
+def _with_modules(weight: int = 1) -> Weight:
+    return lambda sight: weight * bool(sight.modules)
+
+
+def _with_optimizers(weight: int = 1) -> Weight:
+    return lambda sight: weight * sight.optimizers
+
+
+def _in_block(weight: int) -> Weight:
+    return lambda sight: weight * sight.room
+
+
+def _with_children(sight: _Sight) -> int:
+    return any(m.children for m in sight.modules)
+
+
+def _block(drawing: _Drawing, kind: str) -> Step:
+    return Step(kind)
+
+
+#: For each kind of step, how often it is drawn, and how. What is of interest only after other
+#: steps (gradients left on frozen parameters, a mode left in a pool) is then drawn more often.
+DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
+    **{k: (_always, _making("t")) for k in ("tensor", "requiring_tensor", "parameter")},
+    "module": (lambda sight: 2, _module),
+    "set_grad_enabled": (lambda sight: 5 if sight.around == "pool" else 1, _switch),
+    "context": (_always, _context),
+    "enter": (lambda sight: bool(sight.of(Context)), _entering),
+    "leave": (lambda sight: any(c.active for c in sight.of(Context)), _leaving),
+    **{k: (_with_tensors(), _from_two) for k in ("add", "mul")},
+    **{k: (_with_tensors(), _from_tensor) for k in ("tanh", "clone", "detach", "view")},
+    "add_": (_with_tensors(), _writing),
+    "mul_": (_with_tensors(), lambda drawing, kind: Step(kind, drawing.full())),
+    **{k: (_with_tensors(), _on_tensor) for k in ("detach_", "retain_grad", "forget_grad")},
+    "tensor_requires_grad_": (_with_tensors(), _with_flag),
+    "backward": (
+        lambda sight: sight.tensors * (2 + 6 * sight.recorded * bool(sight.modules)),
+        _differentiating,
     ),
-    **dict.fromkeys(("backward_into", "grad"), _into),
-    "module": _module,
-    **dict.fromkeys(
-        ("train", "eval", "zero_grad", "zero_grad_to_zero", "to_float64_and_back"), _on_module
+    **{
+        k: (_with_tensors(), _differentiating)
+        for k in ("backward_retaining", "backward_into", "grad")
+    },
+    "forward": (lambda sight: 6 * bool(sight.modules and sight.tensors), _forward),
+    **{k: (_with_modules(), _on_module) for k in ("train", "eval", "to_float64_and_back")},
+    **{k: (_with_modules(), _on_module) for k in ("zero_grad_to_zero", "to_its_device")},
+    "zero_grad": (
+        lambda sight: bool(sight.modules) + 6 * any(not p.told for p in sight.graded),
+        _on_module,
     ),
-    "train_told": _training,
-    "requires_grad_": _with_module_flag,
-    "forward": _forward,
-    **dict.fromkeys(("deepcopy", "pickle", "save_and_load"), _from_module),
-    "load_state_dict": _loading,
-    "append": _attaching,
-    "replace": _attaching,
-    "remove": _sequential,
-    "tie": _tying,
-    "optimizer": _optimizer,
-    **dict.fromkeys(
-        ("step", "step_with_closure", "optimizer_zero_grad", "optimizer_zero_grad_to_zero"),
+    "train_told": (_with_modules(), _training),
+    "requires_grad_": (
+        lambda sight: (
+            bool(sight.modules) + 2 * bool(sight.graded) + 6 * any(p.told for p in sight.optimized)
+        ),
+        _with_module_flag,
+    ),
+    **{
+        k: (lambda sight: any(not m.hooked for m in sight.modules), _unhooked)
+        for k in ("deepcopy", "pickle", "save_and_load")
+    },
+    **{k: (_with_modules(), _loading) for k in ("load_state_dict", "load_leniently")},
+    "assign_state_dict": (lambda sight: any(not _counts(m) for m in sight.modules), _assigning),
+    "lazy": (_with_tensors(), lambda d, kind: Step(kind, d.full(), makes=d.name("m"))),
+    **dict.fromkeys(("append", "replace"), (_with_children, _attaching)),
+    "remove": (_with_children, _sequential),
+    "tie": (lambda sight: len(sight.drawing.weighted()) > 1, _tying),
+    "optimizer": (lambda sight: 2 * bool(sight.parameters), _optimizer),
+    "step": (lambda sight: 3 * sight.optimizers + 8 * bool(sight.optimized), _on_optimizer),
+    "step_with_closure": (_with_optimizers(), _on_optimizer),
+    "optimizer_zero_grad": (
+        lambda sight: sight.optimizers + 16 * any(not p.told for p in sight.optimized),
         _on_optimizer,
     ),
-    "add_param_group": _group,
-    "with": _with,
-    "decorated": _decorated,
-    "generator": _generator,
-    **dict.fromkeys(("suspended", "await", "thread", "pool", "tasks"), lambda d, kind: Step(kind)),
+    "optimizer_zero_grad_to_zero": (_with_optimizers(), _on_optimizer),
+    "add_param_group": (_with_optimizers(), _group),
+    "remove_hook": (
+        lambda sight: bool(sight.of(Hook)),
+        lambda drawing, kind: Step(kind, drawing.pick(drawing.names(Hook))),
+    ),
+    "tensor_hook": (lambda sight: 2 * sight.tensors * sight.room, _hooking),
+    "forward_hook": (lambda sight: bool(sight.modules) * sight.room, _hooking),
+    "with": (_in_block(1), _with),
+    "decorated": (_in_block(1), _decorated),
+    "thread": (_in_block(1), _block),
+    # Its only thread would wait for itself. It is of interest once its mode was changed.
+    "pool": (
+        lambda sight: (
+            (1 + 3 * (sight.drawing.machine.pool.mode != Thread().mode))
+            * sight.room
+            * (not sight.within("pool"))
+        ),
+        _block,
+    ),
+    "generator": (_in_block(2), _generator),
+    "tasks": (lambda sight: 2 * sight.room * (not sight.within("task")), _block),
+    "suspended": (lambda sight: 4 * (sight.around == "generator"), _block),
+    "await": (lambda sight: 4 * (sight.around == "task"), _block),
 }
 
-_ALWAYS: Final = (
-    "tensor",
-    "requiring_tensor",
-    "parameter",
-    "module",
-    "module",
-    "set_grad_enabled",
-    "context",
-)
-_OF_TENSORS: Final = (
-    *("add", "mul", "tanh", "clone", "detach", "view", "add_", "mul_", "detach_", "retain_grad"),
-    *("tensor_requires_grad_", "backward", "backward", "backward_retaining", "backward_into"),
-    *("grad", "forget_grad"),
-)
-_OF_MODULES: Final = (
-    *("train", "eval", "train_told", "requires_grad_", "zero_grad", "zero_grad_to_zero"),
-    *("deepcopy", "pickle", "save_and_load", "load_state_dict", "to_float64_and_back"),
-)
-_OF_OPTIMIZERS: Final = (
-    *("step", "step", "step", "step_with_closure", "optimizer_zero_grad"),
-    *("optimizer_zero_grad_to_zero", "add_param_group"),
+#: What is done inside of hooks: nothing that changes what backward or forward is about to use.
+HOOKED: Final = (
+    *("set_grad_enabled", "tensor", "requiring_tensor", "parameter", "add", "mul", "tanh"),
+    *("clone", "detach", "view", "with", "decorated", "module"),
 )

@@ -12,7 +12,7 @@ from ..law import NotApplicable, law
 from ..relations import agree, agree_closely, equal, every, holds, refuses
 from ..run import Seen, in_state
 from ..sample import Nesting, Sample
-from ..setting import ENABLED, Setting, all_of, core_grad, evaluating
+from ..setting import ENABLED, Setting, all_of, core_grad, evaluating, unfrozen
 from ..subject import Subject
 
 #: The module called with copies of its parameters and buffers, which require grad as told.
@@ -29,6 +29,7 @@ _BACK = "model = inner"
 @law(
     source="torch.func.functional_call: 'replacing the module parameters and buffers'",
     norms=("K14",),
+    when=core_grad,
 )
 def a_functional_call_moves_the_state_that_it_is_given(subject: Subject, setting: Setting) -> None:
     """Values, randomness and what moves are those of a call, but the module stays as it was."""
@@ -42,12 +43,15 @@ def a_functional_call_moves_the_state_that_it_is_given(subject: Subject, setting
         equal(run.scope["state"][name], plain.state[in_state(name)], f"state[{name!r}] afterwards")
 
 
-@law(source="torch.func.functional_call; notes/autograd, Setting requires_grad", norms=("K14",))
+@law(
+    source="torch.func.functional_call; notes/autograd, Setting requires_grad",
+    norms=("K14",),
+    when=all_of(core_grad, unfrozen),
+)
 def a_functional_call_is_recorded_by_what_it_is_given(subject: Subject, setting: Setting) -> None:
     """Whether the tensors handed in require grad decides, not what the module's own say."""
     frozen = subject.run(setting.but(frozen=subject.parameters))
-    free = subject.run(setting.but(frozen=()))
-    for told, plain in ((False, frozen), (True, free)):
+    for told, plain in ((False, frozen), (True, subject.run(setting))):
         run = subject.run(setting, prepare=_FUNCTIONAL.format(told), after=_BACK)
         agree(run.recording, plain.recording)
 

@@ -20,7 +20,7 @@ from oracles.history import BLOCKS, PRELUDE, SIMPLE, History, Step, shrunk, smal
 from oracles.laws import histories as laws
 from oracles.machine import ASTRAY, SILENT, Machine, Refusal
 from oracles.play import Played
-from strategies.histories import MAKERS, STEPS, histories
+from strategies.histories import DRAWN, STEPS, histories
 from tests.faults.histories import LAW
 
 from .helpers import drawn, examples
@@ -79,7 +79,7 @@ def test_each_rule_of_the_machine_has_a_sentence() -> None:
     assert [n for n in rules if not (getattr(Machine, n).__doc__ or "").strip()] == []
     known = {n.partition("_")[2] for n in rules} | {"task"}
     assert known == {*SIMPLE, *BLOCKS}
-    assert set(MAKERS) | {"task"} == {*SIMPLE, *BLOCKS}
+    assert set(DRAWN) | {"task"} == {*SIMPLE, *BLOCKS}
 
 
 def test_each_departure_is_registered_and_noticed() -> None:
