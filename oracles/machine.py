@@ -40,6 +40,7 @@ ASTRAY: Final = (
     "detaching_an_inference_tensor_lets_it_be_written_to",
     "a_deep_copy_of_a_module_has_no_gradients",
     "fused_optimizers_write_to_inference_tensors",
+    "fused_optimizers_count_no_version",
 )
 
 
@@ -666,8 +667,12 @@ class Machine:
 
     def do_detach(self, step: Step) -> Tensor:
         """Detaching shares memory and version, never requires grad. Source: Tensor.detach."""
-        tensor = self.named(step.on)
+        return self.detached(self.named(step.on))
+
+    def detached(self, tensor: Tensor) -> Tensor:
+        """Another tensor with the same memory."""
         made = Tensor(storage=tensor.storage, inference=tensor.inference)
+        made.versionless = tensor.versionless
         if tensor.inference and not self.thread.mode.inference:
             made.writable = self.goes_astray("detaching_an_inference_tensor_lets_it_be_written_to")
         return made
@@ -1138,7 +1143,7 @@ class Machine:
         for path, module in self.named(step.on).walk():
             for name, parameter in module.parameters.items():
                 given = others[path].parameters[name]
-                made = Tensor(storage=given.storage, inference=given.inference)
+                made = self.detached(given)
                 try:
                     self.tell(made, told=parameter.told)
                     module.parameters[name] = made
@@ -1215,7 +1220,9 @@ class Machine:
             if not (fused and self.goes_astray(rule)):
                 self.writable_here(parameter)
             surely = False if parameter.grad == "zero" and optimizer.kind == "SGD" else None
-            parameter.storage.version += 1
+            fused = optimizer.kind.endswith("_fused")
+            if not (fused and self.goes_astray("fused_optimizers_count_no_version")):
+                parameter.storage.version += 1
             parameter.storage.counted = False
             self.move(parameter, surely)
 

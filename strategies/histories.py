@@ -97,13 +97,19 @@ class _Drawing:
         """A tensor of three rows and two columns: no parameter of a module."""
         return str(self.pick([n for n in self.names(Tensor) if n != GIVEN]))
 
-    def module(self) -> str:
-        """A module, or a submodule of one."""
-        names = []
-        for name in self.names(Module):
-            paths = [path for path, _ in self.machine.names[name].walk()]
-            names += [f"{name}.{path}".rstrip(".") for path in paths]
-        return str(self.pick(names))
+    def modules(self) -> list[str]:
+        """The modules and the submodules."""
+        return [
+            f"{name}.{path}".rstrip(".")
+            for name in self.names(Module)
+            for path, _ in self.machine.names[name].walk()
+        ]
+
+    def module(self, liked: Callable[[Module], bool] = lambda module: False) -> str:
+        """A module, or a submodule of one; those that are liked more often."""
+        names = self.modules()
+        more = [name for name in names if liked(self.machine.named(name))]
+        return str(self.pick(more * 4 + names))
 
     def weighted(self) -> list[str]:
         """The linear layers, each of which has a weight of the same size."""
@@ -159,9 +165,7 @@ class _Drawing:
 def histories(draw: DrawFn, steps: int = STEPS) -> History:
     """Programs of up to ``steps`` steps, each about something that is there."""
     root = Step("")
-    kinds = tuple(DRAWN)
-    wanted = pick(draw, kinds), pick(draw, kinds)
-    drawing = _Drawing(draw, wanted, steps, Machine(frozenset(ASTRAY)), draw)
+    drawing = _Drawing(draw, _pair(draw), steps, Machine(frozenset(ASTRAY)), draw)
     drawing.machine.bodies = drawing.steps
     with suppress(Unsaid):
         for _ in drawing.machine.run(drawing.steps(root)):
@@ -177,13 +181,17 @@ def _step(draw: DrawFn, drawing: _Drawing, block: Step) -> Step | None:
         return Step("task") if len(drawing.drawn[id(block)]) < 2 else None
     if not draw(upto(15 if block.kind == "" else 5)):
         return None
-    options = _available(drawing)
-    kind = pick(draw, options)
+    options, last = _available(drawing), drawing.last(block)
     first, second = drawing.wanted
-    if second in options and drawing.last(block) == first and maybe(draw):
-        kind = second
-    elif first in options and not draw(upto(3)):
+    usual = [kind for kind in USUAL.get(last, ()) if kind in options]
+    if second in options and last == first and draw(upto(3)):
+        kind, drawing.wanted = second, _pair(draw)
+    elif first in options and not draw(upto(2)):
         kind = first
+    elif usual and maybe(draw):
+        kind = pick(draw, usual)
+    else:
+        kind = pick(draw, options)
     return DRAWN[kind][1](drawing, kind)
 
 
@@ -252,6 +260,11 @@ class _Sight:
         return self.drawing.left > 2
 
 
+def _pair(draw: DrawFn) -> tuple[str, str]:
+    """Two kinds of steps, one of which is to follow the other."""
+    return pick(draw, _KINDS), pick(draw, _KINDS)
+
+
 def _available(drawing: _Drawing) -> list[str]:
     """The kinds of steps that are possible now, each as often as it is to be drawn."""
     sight = _Sight(drawing)
@@ -304,7 +317,7 @@ def _differentiating(drawing: _Drawing, kind: str) -> Step:
     # Mostly of what was recorded: of the rest, all there is to see is a refusal.
     named, options = drawing.machine.names, [n for n in drawing.names(Tensor) if n != GIVEN]
     recorded = [n for n in options if named[n].node is not None]
-    on = drawing.pick(recorded * 4 + options)
+    on = drawing.pick(recorded[:1] * 2 * len(recorded) + recorded * 2 + options)
     into = (drawing.tensor(),) if kind in ("backward_into", "grad") else ()
     return Step(kind, on, into)
 
@@ -322,7 +335,13 @@ def _on_module(drawing: _Drawing, kind: str) -> Step:
 
 
 def _with_module_flag(drawing: _Drawing, kind: str) -> Step:
-    return Step(kind, drawing.module(), (drawing.pick(_BOOLEANS),))
+    on = drawing.module(liked=_graded)
+    return Step(kind, on, (drawing.pick(("False", *_BOOLEANS)),))
+
+
+def _graded(module: Module) -> bool:
+    """Whether some parameter has a gradient."""
+    return any(p.grad != "none" for p in module.named_parameters().values())
 
 
 def _forward(drawing: _Drawing, kind: str) -> Step:
@@ -361,7 +380,8 @@ def _tying(drawing: _Drawing, kind: str) -> Step:
 
 
 def _optimizer(drawing: _Drawing, kind: str) -> Step:
-    return Step(kind, drawing.module(), (drawing.pick(_OPTIMIZERS),), drawing.name("o"))
+    on = drawing.module(liked=lambda module: bool(module.named_parameters()))
+    return Step(kind, on, (drawing.pick(_OPTIMIZERS),), drawing.name("o"))
 
 
 def _on_optimizer(drawing: _Drawing, kind: str) -> Step:
@@ -501,11 +521,14 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
     **dict.fromkeys(("append", "replace"), (_with_children, _attaching)),
     "remove": (_with_children, _sequential),
     "tie": (lambda sight: len(sight.drawing.weighted()) > 1, _tying),
-    "optimizer": (lambda sight: 2 * bool(sight.parameters), _optimizer),
+    "optimizer": (
+        lambda sight: 2 * bool(sight.parameters) + 6 * bool(sight.graded) * (not sight.optimizers),
+        _optimizer,
+    ),
     "step": (lambda sight: 3 * sight.optimizers + 8 * bool(sight.optimized), _on_optimizer),
     "step_with_closure": (_with_optimizers(), _on_optimizer),
     "optimizer_zero_grad": (
-        lambda sight: sight.optimizers + 16 * any(not p.told for p in sight.optimized),
+        lambda sight: sight.optimizers + 60 * any(not p.told for p in sight.optimized),
         _on_optimizer,
     ),
     "optimizer_zero_grad_to_zero": (_with_optimizers(), _on_optimizer),
@@ -532,6 +555,22 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
     "tasks": (lambda sight: 2 * sight.room * (not sight.within("task")), _block),
     "suspended": (lambda sight: 4 * (sight.around == "generator"), _block),
     "await": (lambda sight: 4 * (sight.around == "task"), _block),
+}
+
+_KINDS: Final = tuple(DRAWN)
+#: What usually follows: how models are trained, and what is done to them in between.
+USUAL: Final = {
+    "module": ("forward", "optimizer"),
+    "optimizer": ("forward",),
+    "forward": ("backward",),
+    "backward": (
+        *("step", "requires_grad_", "eval", "zero_grad", "optimizer_zero_grad", "step"),
+        *("to_float64_and_back", "deepcopy", "train", "zero_grad_to_zero", "forward"),
+    ),
+    "requires_grad_": ("optimizer_zero_grad", "zero_grad", "step", "forward"),
+    "step": ("optimizer_zero_grad", "forward"),
+    "context": ("enter",),
+    "enter": ("leave", "tensor"),
 }
 
 #: What is done inside of hooks: nothing that changes what backward or forward is about to use.
