@@ -10,6 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 from .optimizers import OPTIMIZERS
@@ -150,6 +151,14 @@ pool = ThreadPoolExecutor(1)
 
 #: What is written before and after a step, by its number.
 Note = Callable[[int], str]
+
+
+def reached(history: History) -> set[tuple[str, ...]]:
+    """The kinds of its steps, and those that follow each other in one block."""
+    found: set[tuple[str, ...]] = {(step.kind,) for step in history.walk()}
+    for steps in (history.steps, *(step.body for step in history.walk())):
+        found.update((before.kind, after.kind) for before, after in pairwise(steps))
+    return found
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from .history import PRELUDE, History, Rendering
+from .history import PRELUDE, History, Rendering, reached
 from .law import NotApplicable, Script, Term, Violation
 from .machine import SILENT, Machine, Moment
 from .relations import compared
@@ -145,6 +145,8 @@ class Played:
     def __init__(self, history: History, device: str = "cpu") -> None:
         self.history = history
         self.device = device
+        #: How steps must be refused, by a phrase of the error.
+        self.refusals: set[str] = set()
 
     @cached_property
     def shown(self) -> list[Shown]:
@@ -171,14 +173,21 @@ class Played:
             scope.clear()
         return watch.shown
 
+    @property
+    def reached(self) -> set[tuple[str, ...]]:
+        """The kinds of its steps, the pairs of them, and the refusals."""
+        return reached(self.history) | {("", "", phrase) for phrase in self.refusals}
+
     def disagreement(self, astray: frozenset[str] = frozenset()) -> Violation | None:
         """The first difference between what torch shows and what the machine says."""
         # Step by step: after a difference, the machine may not know what the next one is about.
         for index, moment in enumerate(Machine(astray).play(self.history)):
-            numbers = [seen.number for seen in self.shown[index : index + 1]]
-            if numbers != [moment.number]:
-                raise AssertionError(f"step {moment.number} was expected, but {numbers} came")
+            came = [seen.number for seen in self.shown[: index + 1]]
+            if len(came) <= index or came[-1] != moment.number:
+                return self.disorder(came, moment.number)
             seen = self.shown[index]
+            if moment.refusal is not None:
+                self.refusals.add(moment.refusal.phrase)
             for expression, observed, expected in differences(moment, seen):
                 return self.violation(seen.number, expression, observed, expected)
         return None
@@ -202,6 +211,19 @@ class Played:
         message = f"after step {number}, {expression} was {observed}, expected {expected}"
         seen = Term(expression, observed, script)
         return Violation(message, seen, Term(repr(expected), expected))
+
+    def disorder(self, came: list[int], wanted: int) -> Violation:
+        """Another step came than the one that should: a hook was called, or was not."""
+        rendering = Rendering(
+            refused=lambda n: "pass\n",
+            before=lambda n: "",
+            after=lambda n: f"observed.append({n})\n",
+        )
+        seeded = f"torch.manual_seed({self.history.seed})\nobserved = []\n"
+        asserted = f'assert observed[:{len(came)}] != {came!r}, f"observed {{observed!r}}"\n'
+        source = f"{PRELUDE}\n{seeded}{rendering.source(self.history)}{asserted}"
+        message = f"the steps that came were {came}, but the last should be {wanted}"
+        return Violation(message, Term("the steps", came, Script(source, ())), Term("", wanted))
 
     def script(self, number: int, expression: str, expected: Any) -> str:
         """The history as it is written, with an assert after the step; without the imports."""

@@ -60,6 +60,7 @@ class LawResult:
     settings      cells by each part of their setting
     traits        of a layer: each trait that showed, with the number of comparisons that showed it
     ulps          of a layer: the largest difference of rounding between its kernels
+    reached       of histories: how many kinds of steps, pairs of these, and refusals
     """
 
     name: str
@@ -80,6 +81,7 @@ class LawResult:
     settings: dict[str, int] = field(default_factory=dict)
     traits: dict[str, int] = field(default_factory=dict)
     ulps: float = 0.0
+    reached: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

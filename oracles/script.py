@@ -146,11 +146,13 @@ def _law_itself(law: Law, case: Case) -> str:
     body = ast.unparse(ast.fix_missing_locations(ast.Module(statements, [])))
     module = inspect.getmodule(law.body)
     assert module is not None
-    helpers = "".join(f"\n\n{source}" for source in _helpers(module, body))
+    helpers = _helpers(module, body)
     made = _tensor(case.sample) if case.sample is not None else ""
-    text = f"{helpers}{made}\n\n{body}\n"
-    layers = ["from torch import nn"] if re.search(r"(?<!\.)\bnn\.", text) else []
-    return "\n".join([*_imports(text), "import torch", *layers]) + "\n" + text
+    text = "\n\n".join([made, *helpers, body]) + "\n"
+    if case.sample is not None and re.search(r"\bsample\b", text):
+        text = text.replace(made, f"{made}\n\n\n{_sample(case)}", 1)
+    lines = ["from __future__ import annotations\n", *_imports(text), "import torch"]
+    return "\n".join([*lines, *_borrowed(module, text)]) + "\n" + text
 
 
 def _listed(made: Any) -> list[ast.stmt]:
@@ -159,13 +161,47 @@ def _listed(made: Any) -> list[ast.stmt]:
     return list(made) if isinstance(made, list) else [made]
 
 
-def _helpers(module: ModuleType, body: str) -> Iterable[str]:
-    """Functions of the law's own file that its body uses."""
-    names = {n.id for n in ast.walk(ast.parse(body)) if isinstance(n, ast.Name)}
-    for name in sorted(names):
-        value = vars(module).get(name)
-        if inspect.isfunction(value) and value.__module__ == module.__name__:
-            yield inspect.getsource(value)
+def _names(text: str) -> set[str]:
+    return {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+
+
+def _helpers(module: ModuleType, body: str) -> list[str]:
+    """What of the law's own file its body uses, and what that uses, in the order of the file."""
+    source = inspect.getsource(module)
+    own: dict[str, str] = {}
+    for node in ast.parse(source).body:
+        text = ast.get_source_segment(source, node) or ""
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.decorator_list:
+            own[node.name] = text
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            own[node.targets[0].id] = text
+    used, reached = _names(body), set[str]()
+    while new := (used & own.keys()) - reached:
+        reached |= new
+        used.update(*(_names(own[name]) for name in new))
+    return [text for name, text in own.items() if name in reached]
+
+
+def _borrowed(module: ModuleType, text: str) -> Iterable[str]:
+    """The imports of the law's own file that are used, but for what is ours."""
+    for name in sorted(_names(text) & vars(module).keys()):
+        value = vars(module)[name]
+        if inspect.ismodule(value) and name not in (*_STANDARD, "torch"):
+            yield f"import {value.__name__} as {name}"
+        where = str(getattr(value, "__module__", None) or "")
+        if callable(value) and where and not where.startswith(("oracles", "typing")):
+            yield f"from {where} import {value.__name__} as {name}"
+
+
+def _sample(case: Case) -> str:
+    """What was drawn, for functions that are handed it."""
+    sample = case.sample
+    return (
+        f"class sample:\n    shape, dtype, seed = {sample.shape}, {sample.dtype!r}, {sample.seed}\n"
+        f"    device = {sample.device!r}\n    tensor = staticmethod(tensor)\n"
+        if sample is not None
+        else ""
+    )
 
 
 def _tensor(sample: Sample) -> str:

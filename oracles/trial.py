@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -39,6 +39,7 @@ class Tally:
     not_applicable  why the law does not speak of this device, where it does not
     settings        cells by each part of their setting: mode, grad mode, what is frozen
     traits          of layers, what their traits claimed and what they showed
+    reached         of histories: kinds of steps, pairs of them, refusals; see Played.reached
     """
 
     subjects: int = 0
@@ -49,6 +50,16 @@ class Tally:
     not_applicable: str = ""
     settings: Counter[str] = field(default_factory=Counter)
     traits: Traits = field(default_factory=Traits)
+    reached: set[tuple[str, ...]] = field(default_factory=set)
+
+    def reaches(self) -> dict[str, int]:
+        """How many kinds of steps, pairs of them and refusals were reached by histories."""
+        sizes = Counter(map(len, self.reached))
+        return {what: sizes[n] for n, what in enumerate(REACHED, 1) if sizes[n]}
+
+
+#: What histories reach: steps, pairs of steps, and refusals.
+REACHED: Final = ("kinds of steps", "pairs of kinds", "refusals")
 
 
 class Leak(AssertionError):
@@ -125,6 +136,9 @@ class Trial:
             judged += 1
             if setting is not None:
                 self.tally.settings.update(_parts(setting))
+            for given in quantities.values():
+                if isinstance(given, Played):
+                    self.tally.reached |= given.reached
         self.tally.cells += judged
         return judged
 

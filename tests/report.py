@@ -174,6 +174,11 @@ class Reporter:
             what = f"{result.name} of {result.layer}" if result.layer else result.name
             line = f"{result.status} {what} on {result.device}"
             terminalreporter.write_line(f"{line}: {script or why.splitlines()[0] if why else ''}")
+        for result in laws:
+            if result.reached:
+                reached = ", ".join(f"{count:,} {what}" for what, count in result.reached.items())
+                line = f"{result.name}: {result.subjects:,} histories reached {reached}"
+                terminalreporter.write_line(line)
         left = sum(r.status == "NOT_RUN" for r in laws)
         if left:
             terminalreporter.write_line(f"NOT_RUN: {left} laws were picked and not tried")

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from ..law import NotApplicable, law
-from ..relations import agree, agree_closely, equal, every, holds, refuses
-from ..run import Seen, in_state
+from ..recipe import DTYPES
+from ..relations import CLOSE, agree, equal, every, holds, refuses
+from ..run import in_state
 from ..sample import Nesting, Sample
 from ..setting import ENABLED, Setting, all_of, core_grad, evaluating, unfrozen
 from ..subject import Subject
@@ -56,16 +57,22 @@ def a_functional_call_is_recorded_by_what_it_is_given(subject: Subject, setting:
         agree(run.recording, plain.recording)
 
 
-#: The module replaced by its gradients, computed by torch.func.grad.
+#: The gradients by torch.func.grad, held beside those that backward has left in .grad.
 _GRADIENTS = """\
-inner = model
-parameters = {n: p.detach() for n, p in model.named_parameters()}
 def loss(parameters, *x):
-    found = torch.func.functional_call(inner, parameters, x)
+    found = torch.func.functional_call(model, parameters, x)
     found = found if isinstance(found, tuple) else (found,)
     return sum((o * weights(o)).sum() for o in found if o.is_floating_point())
-def model(*x):
-    return tuple(torch.func.grad(loss)(parameters, *x).values())
+parameters = {{n: p.detach() for n, p in model.named_parameters()}}
+wanted = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+for name in {frozen!r}:
+    model.get_parameter(name).requires_grad_(False)
+_, again = build()
+torch.manual_seed({seed})
+with {context}:
+    found = torch.func.grad(loss)(parameters, *again)
+pairs = zip(found.values(), wanted, strict=True)
+close = all(torch.allclose(f, w, rtol={close}, atol={close}) for f, w in pairs)
 """
 
 
@@ -79,16 +86,18 @@ def a_transform_computes_the_gradients_of_frozen_parameters_too(
     subject: Subject, setting: Setting
 ) -> None:
     """torch.func.grad gives the gradients of backward up to rounding, whatever is frozen."""
-    subject = subject.unchecked()
-    if subject.specimen.dtype == "complex64":
+    subject, dtype = subject.unchecked(), DTYPES[subject.specimen.dtype]
+    if dtype.is_complex:
         raise NotApplicable("torch.func.grad differentiates real functions")
-    free = subject.backward(setting.but(grad=ENABLED, frozen=())).gradients
-    run = subject.run(setting, prepare=_GRADIENTS, after=_BACK)
-    wanted = [free[f"model.get_parameter({n!r}).grad"] for n in subject.parameters]
-    zeros = map(torch.zeros_like, run.out)
-    filled = [z if g is None else g for g, z in zip(wanted, zeros, strict=True)]
-    # Transforms compute with other formulas: the values are the same up to rounding.
-    agree_closely(run.output, Seen(None, {f"out[{i}]": g for i, g in enumerate(filled)}))
+    subject.needs_values()
+    compared = _GRADIENTS.format(
+        frozen=setting.frozen,
+        seed=subject.specimen.seed,
+        context=", ".join(setting.grad) or "torch.enable_grad()",
+        close=CLOSE[dtype],
+    )
+    run = subject.backward(setting.but(grad=ENABLED, frozen=()), after=compared)
+    every(run.evaluate("close"), True)
 
 
 @law(source="torch.func.grad, note: 'should not depend on a context manager'", norms=("K15", "K17"))

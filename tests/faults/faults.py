@@ -77,6 +77,18 @@ def put(owner: Any, name: str, new: Any) -> Undo:
     return patch.stop
 
 
+def afterwards(owner: Any, name: str, then: Callable[..., None]) -> Undo:
+    """The function does what it does, and then something else with the same arguments."""
+    kept = getattr(owner, name)
+
+    def changed(*args: Any, **options: Any) -> Any:
+        found = kept(*args, **options)
+        then(*args, **options)
+        return found
+
+    return put(owner, name, changed)
+
+
 def together(*undos: Undo) -> Undo:
     """Takes back several patches, the latest first."""
     stack = ExitStack()
@@ -959,5 +971,5 @@ def optimizers_accept_anything() -> Undo:
     return put(torch.optim.Optimizer, "add_param_group", add_param_group)
 
 
-# Those of histories and of single layers: imported last, as they use what is above.
-from tests.faults import histories, layers  # noqa: E402, F401
+# Those of histories, of single layers and of utilities: imported last, as they use what is above.
+from tests.faults import histories, layers, utilities  # noqa: E402, F401

@@ -14,21 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Optimizer
 from torch.utils import _contextlib
 
-from .faults import Undo, fault, put
+from .faults import Undo, afterwards, fault, put
 
 LAW: Final = "torch_agrees_with_the_reference_machine"
-
-
-def _afterwards(owner: Any, name: str, then: Callable[..., None]) -> Undo:
-    """The method does what it does, and then something else with the same arguments."""
-    kept = getattr(owner, name)
-
-    def changed(*args: Any, **options: Any) -> Any:
-        found = kept(*args, **options)
-        then(*args, **options)
-        return found
-
-    return put(owner, name, changed)
 
 
 # --- modes --------------------------------------------------------------------------------------
@@ -166,7 +154,7 @@ def training_unfreezes() -> Undo:
             for parameter in self.parameters():
                 parameter.requires_grad = True
 
-    return _afterwards(nn.Module, "train", then)
+    return afterwards(nn.Module, "train", then)
 
 
 @fault(LAW)
@@ -177,7 +165,7 @@ def evaluating_forgets_gradients() -> Undo:
         for parameter in self.parameters():
             parameter.grad = None
 
-    return _afterwards(nn.Module, "eval", then)
+    return afterwards(nn.Module, "eval", then)
 
 
 @fault(LAW)
@@ -188,7 +176,7 @@ def freezing_forgets_gradients() -> Undo:
         for parameter in () if requires_grad else self.parameters():
             parameter.grad = None
 
-    return _afterwards(nn.Module, "requires_grad_", then)
+    return afterwards(nn.Module, "requires_grad_", then)
 
 
 @fault(LAW)
@@ -280,7 +268,7 @@ def batch_norm_counts_in_evaluation() -> Undo:
         if not self.training and counter is not None and not counter.is_inference():
             counter.add_(1)
 
-    return _afterwards(_BatchNorm, "forward", then)
+    return afterwards(_BatchNorm, "forward", then)
 
 
 @fault(LAW)
@@ -292,7 +280,7 @@ def batch_norm_counts_recorded_batches_alone() -> Undo:
         if self.training and counter is not None and not torch.is_grad_enabled():
             counter.sub_(1)
 
-    return _afterwards(_BatchNorm, "forward", then)
+    return afterwards(_BatchNorm, "forward", then)
 
 
 @fault(LAW)
@@ -316,13 +304,13 @@ def appending_hands_on_the_flag() -> Undo:
     def then(self: nn.Sequential, module: nn.Module) -> None:
         module.train(self.training)
 
-    return _afterwards(nn.Sequential, "append", then)
+    return afterwards(nn.Sequential, "append", then)
 
 
 @fault(LAW)
 def replacing_trains() -> Undo:
     """A module that replaces another is switched to training."""
-    return _afterwards(nn.Sequential, "__setitem__", lambda self, idx, module: module.train())
+    return afterwards(nn.Sequential, "__setitem__", lambda self, idx, module: module.train())
 
 
 @fault(LAW)
@@ -384,7 +372,7 @@ def loading_a_state_unfreezes() -> Undo:
         for parameter in self.parameters():
             parameter.requires_grad = True
 
-    return _afterwards(nn.Module, "load_state_dict", then)
+    return afterwards(nn.Module, "load_state_dict", then)
 
 
 @fault(LAW)
@@ -395,7 +383,7 @@ def converting_forgets_gradients() -> Undo:
         for parameter in self.parameters():
             parameter.grad = None
 
-    return _afterwards(nn.Module, "double", then)
+    return afterwards(nn.Module, "double", then)
 
 
 # --- optimizers over time -----------------------------------------------------------------------
@@ -410,7 +398,7 @@ def building_an_optimizer_unfreezes() -> Undo:
             if parameter.is_leaf:
                 parameter.requires_grad = True
 
-    return _afterwards(Optimizer, "add_param_group", then)
+    return afterwards(Optimizer, "add_param_group", then)
 
 
 @fault(LAW)
@@ -436,7 +424,7 @@ def a_step_clears_the_gradients() -> Undo:
         for parameter in self.param_groups[0]["params"]:
             parameter.grad = None
 
-    return _afterwards(SGD, "step", then)
+    return afterwards(SGD, "step", then)
 
 
 @fault(LAW)
@@ -467,3 +455,49 @@ def a_parameter_may_be_in_two_groups() -> Undo:
                 raise
 
     return put(Optimizer, "add_param_group", add_param_group)
+
+
+# --- hooks, and modules that are loaded or made late --------------------------------------------
+
+
+@fault(LAW)
+def hooks_of_tensors_run_with_grad_enabled() -> Undo:
+    """A hook of a tensor runs with grad enabled."""
+    kept = Tensor.register_hook
+
+    def register(self: Tensor, hook: Callable[[Tensor], Any]) -> Any:
+        return kept(self, torch.enable_grad()(lambda grad: hook(grad)))
+
+    return put(Tensor, "register_hook", register)
+
+
+@fault(LAW)
+def hooks_of_leaves_are_forgotten() -> Undo:
+    """A hook of a leaf is not called."""
+    kept = Tensor.register_hook
+
+    def register(self: Tensor, hook: Callable[[Tensor], Any]) -> Any:
+        return kept(self, (lambda grad: None) if self.is_leaf else hook)
+
+    return put(Tensor, "register_hook", register)
+
+
+@fault(LAW)
+def assigning_freezes() -> Undo:
+    """load_state_dict with assign=True freezes what it assigns."""
+
+    def then(self: nn.Module, *args: Any, **options: Any) -> None:
+        if options.get("assign"):
+            self.requires_grad_(False)
+
+    return afterwards(nn.Module, "load_state_dict", then)
+
+
+@fault(LAW)
+def lazy_modules_are_frozen_where_nothing_is_recorded() -> Undo:
+    """A lazy module whose first forward runs under no_grad is frozen."""
+
+    def then(self: nn.Module, *args: Any, **options: Any) -> None:
+        self.requires_grad_(torch.is_grad_enabled())
+
+    return afterwards(nn.LazyLinear, "initialize_parameters", then)

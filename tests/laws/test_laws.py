@@ -15,6 +15,7 @@ from hypothesis import seed as seeded
 from oracles.case import Case, to_json
 from oracles.codec import encode
 from oracles.deviations import Register, load, plain_version
+from oracles.history import BLOCKS, SIMPLE
 from oracles.law import LAWS, Law, OutOfScope, Unsupported, Violation
 from oracles.laws.layers import KERNEL
 from oracles.play import Played
@@ -73,6 +74,7 @@ def _result(trial: Trial, found: dict[str, Any], seconds: float) -> LawResult:
         settings=dict(tally.settings),
         traits={trait: count for trait, count in tally.traits.shown.items() if count},
         ulps=tally.traits.ulps,
+        reached=tally.reaches(),
         **found,
     )
 
@@ -262,6 +264,11 @@ def _mended(trial: Trial) -> str:
     return "; ".join(healed)
 
 
+#: What so many histories reach at the least.
+ENOUGH = 1000
+FLOOR = {"kinds of steps": len(SIMPLE) + len(BLOCKS), "pairs of kinds": 1500, "refusals": 15}
+
+
 def _covered(trial: Trial) -> dict[str, Any]:
     tally = trial.tally
     traits = tally.traits
@@ -269,6 +276,9 @@ def _covered(trial: Trial) -> dict[str, Any]:
     if hidden:
         reason = f"{trial.layer} claims traits and never showed them: {', '.join(sorted(hidden))}"
         return {"status": Status.NOT_COVERED.value, "reason": reason}
+    few = [what for what, least in FLOOR.items() if tally.reaches().get(what, least) < least]
+    if few and tally.subjects >= ENOUGH:
+        return {"status": Status.NOT_COVERED.value, "reason": f"too few {', '.join(few)}"}
     if tally.cells:
         status = Status.DEVIATES if tally.deviating else Status.HOLDS
         return {"status": status.value}
