@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Optimizer
 from torch.utils import _contextlib
 
-from .faults import Undo, afterwards, fault, put
+from .fault import Undo, afterwards, fault, put
 
 LAW: Final = "torch_agrees_with_the_reference_machine"
 

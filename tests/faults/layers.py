@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations
 
-from .faults import Undo, fault, put, together
+from .fault import Undo, fault, put, together
 
 
 def _batch_norm(change: Any) -> Undo:

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.utils import fusion, prune
 from torch.optim import swa_utils
 
-from .faults import Undo, afterwards, fault, put
+from .fault import Undo, afterwards, fault, put
 
 # --- checkpoints and what is saved --------------------------------------------------------------
 

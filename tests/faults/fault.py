@@ -1,0 +1,86 @@
+"""What a planted fault is: a patch of torch that breaks one promise of torch.
+
+A suite that never fails proves nothing. Each fault names the laws that must be violated
+while it is planted. Only functions that Python code looks up when it runs are patched.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from unittest import mock
+
+Undo = Callable[[], None]
+Plant = Callable[[], Undo]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way in which torch could break a promise.
+
+    name   says what it does wrong, in CamelCase
+    says   the same in a sentence
+    laws   laws that must be violated while it is planted, the most specific first
+    plant  plants it, and returns what takes it back
+    kinds  kinds of nodes that show it; empty where most modules do
+    """
+
+    name: str
+    says: str
+    laws: tuple[str, ...]
+    plant: Plant
+    kinds: tuple[str, ...] = ()
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """The fault, for the length of a block."""
+        undo = self.plant()
+        try:
+            yield
+        finally:
+            undo()
+
+
+FAULTS: Final[dict[str, Fault]] = {}
+
+
+def fault(*laws: str, kinds: tuple[str, ...] = ()) -> Callable[[Plant], Plant]:
+    """Register a fault under its name in CamelCase; its docstring says what it does."""
+
+    def define(plant: Plant) -> Plant:
+        name = "".join(word.capitalize() for word in plant.__name__.split("_"))
+        assert name not in FAULTS, f"two faults are named {name}"
+        FAULTS[name] = Fault(name, inspect.cleandoc(plant.__doc__ or ""), laws, plant, kinds)
+        return plant
+
+    return define
+
+
+def put(owner: Any, name: str, new: Any) -> Undo:
+    """Put something in the place of an attribute, or add it."""
+    patch = mock.patch.object(owner, name, new, create=True)
+    patch.start()
+    return patch.stop
+
+
+def afterwards(owner: Any, name: str, then: Callable[..., None]) -> Undo:
+    """The function does what it does, and then something else with the same arguments."""
+    kept = getattr(owner, name)
+
+    def changed(*args: Any, **options: Any) -> Any:
+        found = kept(*args, **options)
+        then(*args, **options)
+        return found
+
+    return put(owner, name, changed)
+
+
+def together(*undos: Undo) -> Undo:
+    """Takes back several patches, the latest first."""
+    stack = ExitStack()
+    for undo in undos:
+        stack.callback(undo)
+    return stack.close
