@@ -17,21 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from oracles.history import MODULES, History, Step
-from oracles.machine import (
-    ASTRAY,
-    GIVEN,
-    Context,
-    Hook,
-    Machine,
-    Module,
-    Optimizer,
-    Refusal,
-    Tensor,
-    Thread,
-    Unsaid,
-)
+from oracles.machine import ASTRAY, GIVEN, Machine
 from oracles.optimizers import OPTIMIZERS, present
 from oracles.setting import CONTEXTS
+from oracles.things import Context, Hook, Module, Optimizer, Refusal, Tensor, Thread, Unsaid
 
 from .layers.kinds import maybe, pick, upto
 
@@ -183,11 +172,12 @@ def _step(draw: DrawFn, drawing: _Drawing, block: Step) -> Step | None:
         return None
     options, last = _available(drawing), drawing.last(block)
     first, second = drawing.wanted
+    toward = _toward(first if second in options else second, options)
     usual = [kind for kind in USUAL.get(last, ()) if kind in options]
     if second in options and last == first and draw(upto(3)):
         kind, drawing.wanted = second, _pair(draw)
-    elif first in options and not draw(upto(2)):
-        kind = first
+    elif toward in options and not draw(upto(2)):
+        kind = toward
     elif usual and maybe(draw):
         kind = pick(draw, usual)
     else:
@@ -263,6 +253,13 @@ class _Sight:
 def _pair(draw: DrawFn) -> tuple[str, str]:
     """Two kinds of steps, one of which is to follow the other."""
     return pick(draw, _KINDS), pick(draw, _KINDS)
+
+
+def _toward(kind: str, options: list[str]) -> str:
+    """The kind, or what must be done before it is possible."""
+    while kind not in options and kind in NEEDS:
+        kind = NEEDS[kind]
+    return kind
 
 
 def _available(drawing: _Drawing) -> list[str]:
@@ -557,6 +554,15 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
     "await": (lambda sight: 4 * (sight.around == "task"), _block),
 }
 
+#: What makes the thing that a kind of step is about.
+NEEDS: Final = {
+    "leave": "enter",
+    "enter": "context",
+    "remove_hook": "tensor_hook",
+    "add_param_group": "optimizer",
+    **{k: "optimizer" for k in DRAWN if k.startswith(("step", "optimizer_zero_grad"))},
+    **dict.fromkeys(("optimizer", "append", "replace", "remove", "tie", "forward"), "module"),
+}
 _KINDS: Final = tuple(DRAWN)
 #: What usually follows: how models are trained, and what is done to them in between.
 USUAL: Final = {

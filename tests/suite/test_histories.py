@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from collections import Counter
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 
-from oracles import machine
+from oracles import machine, things
 from oracles.case import Case, from_json, to_json
 from oracles.deviations import astray
 from oracles.history import BLOCKS, PRELUDE, SIMPLE, History, Step, shrunk, smaller, written
 from oracles.laws import histories as laws
-from oracles.machine import ASTRAY, SILENT, Machine, Refusal
+from oracles.machine import ASTRAY, SILENT, Machine
 from oracles.play import Played
+from oracles.things import Refusal
 from strategies.histories import DRAWN, STEPS, histories
 from tests.faults.histories import LAW
 
@@ -30,7 +31,8 @@ ENTERED = Step("with", words=("torch.no_grad()", "end"), body=(Step("tensor", ma
 REFUSALS = sorted(
     {
         str(node.args[1].value)
-        for node in ast.walk(ast.parse(Path(machine.__file__).read_text(encoding="utf-8")))
+        for module in (machine, things)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == "Refusal"
@@ -67,8 +69,8 @@ def test_a_history_has_no_more_steps_than_it_may() -> None:
 
 
 def test_the_machine_imports_no_torch() -> None:
-    for path in (Path(machine.__file__), Path(sys.modules[Step.__module__].__file__ or "")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for module in (machine, things, sys.modules[Step.__module__]):
+        tree = ast.parse(inspect.getsource(module))
         modules = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
         modules += [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
         assert [m for m in modules if m.partition(".")[0] == "torch"] == []
@@ -118,8 +120,8 @@ def test_pairs_of_steps_are_reached() -> None:
     assert reached >= FLOOR * len(lively) ** 2
 
 
-#: The share of all pairs that so many histories reach: 0.82 were measured, and more in more.
-FLOOR = 0.75
+#: The share of all pairs that so many histories reach: 0.77 were measured, and 0.95 in 10,000.
+FLOOR = 0.7
 
 
 def test_every_refusal_is_reached() -> None:
@@ -135,6 +137,8 @@ def test_every_refusal_is_reached() -> None:
 
 #: Refusals that take many histories to be reached.
 RARE = {
+    "size mismatch",
+    "created in inference mode",
     "old_fn INTERNAL ASSERT FAILED",
     "Inference tensors do not track version counter",
     "leaf variable has been moved into the graph interior",
@@ -170,9 +174,9 @@ def test_the_machine_says_what_is_seen_after_each_step() -> None:
 
 @pytest.mark.parametrize("name", ["requires_grad", "is_leaf", "_version", "is_grad_enabled"])
 def test_a_wrong_rule_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(self: Machine, step: Step) -> machine.Tensor:
-        made = machine.Tensor(told=name == "requires_grad")
-        made.node = machine.Node(0, []) if name == "is_leaf" else None
+    def wrong(self: Machine, step: Step) -> things.Tensor:
+        made = things.Tensor(told=name == "requires_grad")
+        made.node = things.Node(0, []) if name == "is_leaf" else None
         made.storage.version = name == "_version"
         if name == "is_grad_enabled":
             self.thread.mode = self.thread.mode.enter("torch.no_grad()")
