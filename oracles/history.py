@@ -112,6 +112,7 @@ SIMPLE: Final = {
     "replace": "{on}[0] = {0}",
     "remove": "del {on}[-1]",
     "tie": "{on}.weight = {0}.weight",
+    "untie": "{on}.weight = nn.Parameter({on}.weight.detach().clone())",
     # optimizers
     "optimizer": "{makes} = {optimizer}",
     "step": "{on}.step()",

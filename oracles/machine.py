@@ -1000,6 +1000,10 @@ class Machine:
         """Two layers then share one parameter, with one flag and one gradient."""
         self.named(step.on).parameters["weight"] = self.named(step.words[0]).parameters["weight"]
 
+    def do_untie(self, step: Step) -> None:
+        """A layer has a parameter of its own then, which requires grad. Source: nn.Parameter."""
+        self.named(step.on).parameters["weight"] = self.weight()
+
     # --- optimizers (E) -------------------------------------------------------------------------
 
     def do_optimizer(self, step: Step) -> Optimizer:

@@ -518,6 +518,10 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
     **dict.fromkeys(("append", "replace"), (_with_children, _attaching)),
     "remove": (_with_children, _sequential),
     "tie": (lambda sight: len(sight.drawing.weighted()) > 1, _tying),
+    "untie": (
+        lambda sight: bool(sight.drawing.weighted()),
+        lambda drawing, kind: Step(kind, drawing.pick(drawing.weighted())),
+    ),
     "optimizer": (
         lambda sight: 2 * bool(sight.parameters) + 6 * bool(sight.graded) * (not sight.optimizers),
         _optimizer,
@@ -561,7 +565,9 @@ NEEDS: Final = {
     "remove_hook": "tensor_hook",
     "add_param_group": "optimizer",
     **{k: "optimizer" for k in DRAWN if k.startswith(("step", "optimizer_zero_grad"))},
-    **dict.fromkeys(("optimizer", "append", "replace", "remove", "tie", "forward"), "module"),
+    **dict.fromkeys(
+        ("optimizer", "append", "replace", "remove", "tie", "untie", "forward"), "module"
+    ),
 }
 _KINDS: Final = tuple(DRAWN)
 #: What usually follows: how models are trained, and what is done to them in between.
