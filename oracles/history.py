@@ -112,6 +112,10 @@ SIMPLE: Final = {
     "replace": "{on}[0] = {0}",
     "remove": "del {on}[-1]",
     "tie": "{on}.weight = {0}.weight",
+    "parametrize": 'nn.utils.parametrize.register_parametrization({on}, "weight", Doubled())',
+    "unparametrize": (
+        'nn.utils.parametrize.remove_parametrizations({on}, "weight", leave_parametrized=False)'
+    ),
     "untie": "{on}.weight = nn.Parameter({on}.weight.detach().clone())",
     # optimizers
     "optimizer": "{makes} = {optimizer}",
@@ -139,6 +143,11 @@ def saved_and_loaded(module):
     torch.save(module, file)
     file.seek(0)
     return torch.load(file, weights_only=False)
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
 
 
 def after_forward(module, x):

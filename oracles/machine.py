@@ -28,6 +28,7 @@ from .things import (
     Context,
     Hook,
     Leaf,
+    MadeClass,
     Module,
     Node,
     Optimizer,
@@ -55,6 +56,7 @@ ASTRAY: Final = (
     "a_deep_copy_of_a_module_has_no_gradients",
     "fused_optimizers_write_to_inference_tensors",
     "fused_optimizers_count_no_version",
+    "copies_of_a_parametrized_module_share_their_class",
 )
 
 
@@ -181,7 +183,8 @@ class Machine:
         root, *path = name.split(".")
         value = self.names[root]
         for part in path:
-            value = value.children[int(part)] if part.isdigit() else value.parameters[part]
+            known = isinstance(value, Module) and dict(value.named_children())
+            value = known[part] if known and part in known else value.parameters[part]
         return value
 
     # --- grad modes (B) -------------------------------------------------------------------------
@@ -828,7 +831,12 @@ class Machine:
 
     def linear(self, module: Module, x: Tensor) -> Tensor:
         """A linear layer needs its input for the weight's gradient, its weight for the input's."""
-        weight, bias = module.parameters["weight"], module.parameters["bias"]
+        if module.parametrized is None:
+            weight = module.parameters["weight"]
+        else:
+            self.has_weight(module)
+            weight = self.result(module.parametrized.children[0].parameters["original"])
+        bias = module.parameters["bias"]
         self.versioned(weight)
         transposed = Tensor(storage=weight.storage, inference=weight.inference)
         transposed.node = self.recorded((weight,))
@@ -863,11 +871,14 @@ class Machine:
 
     def do_pickle(self, step: Step) -> Module:
         """As a deep copy, but gradients are not pickled. Source: notes/serialization."""
-        return self.copied(self.named(step.on), {}, grads=False)
+        module = self.named(step.on)
+        if any(m.parametrized for _, m in module.walk()):
+            raise Refusal("RuntimeError", "Serialization of parametrized modules is only supported")
+        return self.copied(module, {}, grads=False)
 
     def do_save_and_load(self, step: Step) -> Module:
         """As pickling. Source: torch.save."""
-        return self.copied(self.named(step.on), {}, grads=False)
+        return self.do_pickle(step)
 
     def copied(self, module: Module, known: dict[int, Any], *, grads: bool) -> Module:
         """A copy of a module, what is shared in it being shared in the copy."""
@@ -886,6 +897,9 @@ class Machine:
         if module.counter is not None:
             made.counter, made.statistics = self.made(), self.made()
         made.children = [self.copied(c, known, grads=grads) for c in module.children]
+        if module.parametrized is not None:
+            made.parametrized = self.copied(module.parametrized, known, grads=grads)
+            made.made = module.made
         return made
 
     def do_load_state_dict(self, step: Step) -> None:
@@ -999,6 +1013,31 @@ class Machine:
     def do_tie(self, step: Step) -> None:
         """Two layers then share one parameter, with one flag and one gradient."""
         self.named(step.on).parameters["weight"] = self.named(step.words[0]).parameters["weight"]
+
+    def do_parametrize(self, step: Step) -> None:
+        """The weight is computed of an original, the parameter now. Source: parametrize."""
+        layer = self.named(step.on)
+        self.writable_here(layer.parameters["weight"])
+        original = layer.parameters.pop("weight")
+        original.storage.version += 1
+        layer.made = MadeClass()
+        held = Module("ParametrizationList", parameters={"original": original})
+        held.children = [Module("Doubled", training=layer.training)]
+        layer.parametrized = Module("ModuleDict", children=[held])
+
+    def has_weight(self, layer: Module) -> None:
+        """Refuse a parametrized layer of which a copy has lost its parametrization."""
+        rule = "copies_of_a_parametrized_module_share_their_class"
+        if layer.made.spent and self.goes_astray(rule):
+            raise Refusal("AttributeError", "has no attribute 'weight'")
+
+    def do_unparametrize(self, step: Step) -> None:
+        """The original is the parameter again. Source: parametrize.remove_parametrizations."""
+        layer = self.named(step.on)
+        self.has_weight(layer)
+        layer.made.spent = True
+        layer.parameters["weight"] = layer.parametrized.children[0].parameters["original"]
+        layer.parametrized = None
 
     def do_untie(self, step: Step) -> None:
         """A layer has a parameter of its own then, which requires grad. Source: nn.Parameter."""

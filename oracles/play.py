@@ -78,16 +78,19 @@ class Watch:
         mode = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         facts: dict[str, Any] = {"mode": mode}
         with torch.inference_mode(False):
+            known, self.values = self.values, {}
             for name, value in self.scope.items():
                 if _TENSOR.fullmatch(name):
                     facts[name] = _tensor_facts(value)
                 elif _MODULE.fullmatch(name):
-                    self._look_at(name, value, facts)
+                    self._look_at(name, value, facts, known)
         state = torch.default_generator.get_state()
         drawn, self.state = not torch.equal(state, self.state), state
         self.shown.append(Shown(number, self.refused.get(number), facts, drawn))
 
-    def _look_at(self, name: str, module: nn.Module, facts: dict[str, Any]) -> None:
+    def _look_at(
+        self, name: str, module: nn.Module, facts: dict[str, Any], known: dict[str, Any]
+    ) -> None:
         for path, part in module.named_modules():
             facts[f"{name}:{path}"] = (part.training,)
             if isinstance(part, nn.BatchNorm1d):
@@ -95,10 +98,10 @@ class Watch:
                 facts[f"{name}#{path}"] = (int(counter) if counter is not None else None,)
         for path, parameter in module.named_parameters():
             key = f"{name}/{path}"
-            was, before = self.values.get(key, (None, parameter))
+            was, before = known.get(key, (None, parameter))
             moved = was is parameter and not torch.equal(parameter, before)
-            if was is not parameter or moved:
-                self.values[key] = parameter, parameter.detach().clone()
+            kept = was is parameter and not moved
+            self.values[key] = parameter, before if kept else parameter.detach().clone()
             facts[key] = (*_tensor_facts(parameter), moved)
 
 

@@ -160,6 +160,13 @@ class Tensor:
 
 
 @dataclass(eq=False)
+class MadeClass:
+    """The class of a parametrized module: whether it still has the property of the weight."""
+
+    spent: bool = False
+
+
+@dataclass(eq=False)
 class Module:
     """A module: its kind, its flag, its children in order, its parameters and its counter."""
 
@@ -171,6 +178,10 @@ class Module:
     statistics: Tensor | None = None
     counted: int = 0
     hooks: list[Hook] = field(default_factory=list)
+    #: What computes its weight: an nn.ModuleDict with a list that has the original, and the rule.
+    parametrized: Module | None = None
+    #: The class that was made for it, which has the property: a copy is of the same class.
+    made: MadeClass = field(default_factory=lambda: MadeClass())
 
     @property
     def hooked(self) -> bool:
@@ -184,8 +195,15 @@ class Module:
             return
         seen.add(id(self))
         yield path, self
-        for name, child in enumerate(self.children):
+        for name, child in self.named_children():
             yield from child.walk(f"{path}.{name}".lstrip("."), seen)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules right below it, by name."""
+        for number, child in enumerate(self.children):
+            yield "weight" if self.kind == "ModuleDict" else str(number), child
+        if self.parametrized is not None:
+            yield "parametrizations", self.parametrized
 
     def named_parameters(self) -> dict[str, Tensor]:
         """Its parameters by name, each once."""

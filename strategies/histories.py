@@ -92,6 +92,7 @@ class _Drawing:
             f"{name}.{path}".rstrip(".")
             for name in self.names(Module)
             for path, _ in self.machine.names[name].walk()
+            if "parametrizations" not in path
         ]
 
     def module(self, liked: Callable[[Module], bool] = lambda module: False) -> str:
@@ -100,13 +101,13 @@ class _Drawing:
         more = [name for name in names if liked(self.machine.named(name))]
         return str(self.pick(more * 4 + names))
 
-    def weighted(self) -> list[str]:
+    def weighted(self, *, parametrized: bool = False) -> list[str]:
         """The linear layers, each of which has a weight of the same size."""
         return [
             f"{name}.{path}".rstrip(".")
             for name in self.names(Module)
             for path, module in self.machine.names[name].walk()
-            if module.kind == "Linear"
+            if module.kind == "Linear" and (module.parametrized is not None) is parametrized
         ]
 
     def alike(self, left: str, right: str) -> bool:
@@ -518,6 +519,14 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
     **dict.fromkeys(("append", "replace"), (_with_children, _attaching)),
     "remove": (_with_children, _sequential),
     "tie": (lambda sight: len(sight.drawing.weighted()) > 1, _tying),
+    "parametrize": (
+        lambda sight: bool(sight.drawing.weighted()),
+        lambda drawing, kind: Step(kind, drawing.pick(drawing.weighted())),
+    ),
+    "unparametrize": (
+        lambda sight: bool(sight.drawing.weighted(parametrized=True)),
+        lambda drawing, kind: Step(kind, drawing.pick(drawing.weighted(parametrized=True))),
+    ),
     "untie": (
         lambda sight: bool(sight.drawing.weighted()),
         lambda drawing, kind: Step(kind, drawing.pick(drawing.weighted())),
@@ -563,6 +572,8 @@ NEEDS: Final = {
     "leave": "enter",
     "enter": "context",
     "remove_hook": "tensor_hook",
+    "unparametrize": "parametrize",
+    "parametrize": "module",
     "add_param_group": "optimizer",
     **{k: "optimizer" for k in DRAWN if k.startswith(("step", "optimizer_zero_grad"))},
     **dict.fromkeys(
