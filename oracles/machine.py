@@ -835,7 +835,8 @@ class Machine:
             weight = module.parameters["weight"]
         else:
             self.has_weight(module)
-            weight = self.result(module.parametrized.children[0].parameters["original"])
+            original, two = module.parametrized.children[0].parameters["original"], Tensor()
+            weight = self.result(original, two, saved=(two,))
         bias = module.parameters["bias"]
         self.versioned(weight)
         transposed = Tensor(storage=weight.storage, inference=weight.inference)
