@@ -143,6 +143,7 @@ class Reporter:
         names = self.config.getoption("--device") or ["cpu"]
         found = {(r.name, r.layer, r.device): r for r in self.results.values()}
         laws = [found[what] if what in found else _not_run(*what) for what in tried(self.config)]
+        laws.sort(key=lambda law: (law.theory, law.name, law.layer, law.device))
         return Results(
             schema=SCHEMA,
             suite=VERSION,

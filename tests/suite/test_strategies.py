@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
-from hypothesis import Phase, given
+from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.control import current_build_context
 from hypothesis.errors import StopTest, UnsatisfiedAssumption
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 import oracles.laws
-from oracles.law import LAWS, Refused, Unsupported
+from oracles.law import LAWS, Refused, Unsupported, by_scope
 from oracles.recipe import BLOCKS, CONTAINERS, DTYPES, HOOKS, PARAMETRIZATIONS, WITHIN
 from oracles.reference import predict
 from oracles.sample import Nesting
@@ -21,7 +23,7 @@ from oracles.setting import CONTEXTS, fold
 from oracles.specimen import Specimen
 from oracles.subject import Subject
 from oracles.traits import CLASSES, DROPOUTS, MODE_DEPENDENT, TRAITS, class_of
-from strategies import drawn_for, nestings, recipes, samples, specimens
+from strategies import cases, drawn_for, nestings, recipes, samples, specimens
 from strategies.layers import KINDS
 from strategies.recipes import BUDGET, CHECKPOINT, FEATURES
 
@@ -338,3 +340,31 @@ def test_every_kind_runs_where_it_is_asked_for() -> None:
             except Unsupported:
                 continue
     assert not failing
+
+
+def test_laws_of_one_scope_are_judged_on_the_same_cases() -> None:
+    first, second = LAWS["freezing_changes_no_value"], LAWS["values_depend_on_train_and_eval_alone"]
+    assert cases(first, "", "seed", 5) is cases(second, "", "seed", 5)
+    other = LAWS["optimizers_refuse_tensors_that_are_no_leaves"]
+    assert other.scope != first.scope
+    assert cases(first, "", "seed", 5) != cases(other, "", "seed", 5)
+    assert cases(first, "", "seed", 5) != cases(first, "", "another seed", 5)
+
+
+def test_a_property_with_the_same_seed_is_tried_on_the_same_cases() -> None:
+    law, found = LAWS["freezing_changes_no_value"], []
+
+    @seed("seed")
+    @settings(examples(5, Phase.generate), derandomize=False)
+    @given(drawn_for(law))
+    def keep(drawn: dict[str, Any]) -> None:
+        found.append(drawn)
+
+    keep()
+    assert tuple(found) == cases(law, "", "seed", 5)
+
+
+def test_laws_that_share_cases_are_judged_one_after_the_other() -> None:
+    scopes = [(law.scope, layer) for law, layer in by_scope(LAWS.values())]
+    starts = [scope for before, scope in pairwise([None, *scopes]) if scope != before]
+    assert len(starts) == len(set(starts))
