@@ -28,7 +28,10 @@ def torch_agrees_with_the_reference_machine(history: Played) -> None:
 
 @law(source="torch.no_grad: 'This context manager is thread local'", norms=("B17", "B18"))
 def a_program_goes_in_a_new_thread_as_it_does_here(history: Played) -> None:
-    """A new thread begins in the default mode: all that a program does there is the same."""
+    """A new thread begins in the default mode: all that a program does there is the same.
+
+    Until a backward is refused, which may have filled some gradients by then.
+    """
     program = history.history
     elsewhere = replace(program, steps=(Step("thread", body=program.steps),))
     goes_alike(history, played(elsewhere, history.device), lambda number: number + 1)
@@ -36,7 +39,10 @@ def a_program_goes_in_a_new_thread_as_it_does_here(history: Played) -> None:
 
 @law(source="torch.enable_grad: 'if it has been disabled'", norms=("B9",))
 def enabling_grad_where_it_is_enabled_changes_nothing(history: Played) -> None:
-    """A program inside of enable_grad does what it does without, in the default mode."""
+    """A program inside of enable_grad does what it does without, in the default mode.
+
+    Until a backward is refused, which may have filled some gradients by then.
+    """
     program = history.history
     inside = Step("with", words=("torch.enable_grad()", "end"), body=program.steps)
     other = played(replace(program, steps=(inside,)), history.device)
