@@ -275,9 +275,16 @@ def a_backward_hook_runs_with_grad_enabled_in_inference_mode(
 
 
 @of_modules
-def a_layer_has_a_full_backward_hook(specimen: Specimen, setting: Setting) -> bool:
-    """Some layer has a full backward hook."""
-    return any(node.hooked == "full_backward" for node in specimen.recipe.walk())
+def an_old_autograd_function_is_used(specimen: Specimen, setting: Setting) -> bool:
+    """Some layer has a full backward hook, or is a CrossMapLRN2d."""
+    old = "CrossMapLRN2d" in specimen.recipe.ops()
+    return old or any(node.hooked == "full_backward" for node in specimen.recipe.walk())
+
+
+@of_modules
+def a_packed_sequence_is_run(specimen: Specimen, setting: Setting) -> bool:
+    """A recurrent layer is given a packed sequence."""
+    return "GRU_packed" in specimen.recipe.ops()
 
 
 @of_modules
