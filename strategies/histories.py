@@ -152,10 +152,13 @@ class _Drawing:
 
 
 @st.composite
-def histories(draw: DrawFn, steps: int = STEPS) -> History:
-    """Programs of up to ``steps`` steps, each about something that is there."""
+def histories(draw: DrawFn, steps: int = STEPS, wanted: tuple[str, str] | None = None) -> History:
+    """Programs of up to ``steps`` steps, each about something that is there.
+
+    wanted  two kinds of steps, one of which is to follow the other at once; drawn if not given
+    """
     root = Step("")
-    drawing = _Drawing(draw, _pair(draw), steps, Machine(frozenset(ASTRAY)), draw)
+    drawing = _Drawing(draw, wanted or _pair(draw), steps, Machine(frozenset(ASTRAY)), draw)
     drawing.machine.bodies = drawing.steps
     with suppress(Unsaid):
         for _ in drawing.machine.run(drawing.steps(root)):
