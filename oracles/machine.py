@@ -135,6 +135,8 @@ class Machine:
                 yield from block(step)
             else:
                 try:
+                    if step.on:
+                        self.named(step.on)  # what has no name is no step of a history
                     made = getattr(self, f"do_{step.kind}")(step)
                     if step.makes:
                         self.names[step.makes] = made
@@ -432,7 +434,10 @@ class Machine:
                 raise Refusal("RuntimeError", "Inference tensors cannot be saved for backward")
             self.versioned(tensor)
         self.thread.order += 1
-        kept = [Saved(t.storage, t.storage.version, t if t.history() else None) for t in saved]
+        kept = [
+            Saved(t.storage, t.storage.version, t if t.history() else None, t if t.made else None)
+            for t in saved
+        ]
         return Node(self.thread.order, [self.edge(t) for t in requiring if t.carries], kept)
 
     def versioned(self, tensor: Tensor) -> None:
@@ -695,6 +700,8 @@ class Machine:
         if node.saved and node.freed:
             raise Refusal("RuntimeError", "Trying to backward through the graph a second time")
         for saved in node.saved:
+            if saved.view is not None:
+                saved.view.history()  # a view must be able to say what it is
             if saved.recorded is not None and saved.recorded.node is None:
                 raise Refusal("RuntimeError", "a saved tensor that has been detached in-place")
             if saved.storage.version != saved.version:
@@ -1021,6 +1028,7 @@ class Machine:
         self.writable_here(layer.parameters["weight"])
         original = layer.parameters.pop("weight")
         original.storage.version += 1
+        original.leaf = Leaf(original)  # it was set to itself: older graphs end elsewhere
         layer.made = MadeClass()
         held = Module("ParametrizationList", parameters={"original": original})
         held.children = [Module("Doubled", training=layer.training)]

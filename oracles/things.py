@@ -40,11 +40,16 @@ class Storage:
 
 @dataclass(eq=False)
 class Saved:
-    """What backward needs: a memory, its version when it was saved, and whose it is if recorded."""
+    """What backward needs: a memory, its version when it was saved, and whose it is.
+
+    recorded  the tensor, if it was recorded
+    view      the tensor, if it is a view that was taken where nothing is recorded
+    """
 
     storage: Storage
     version: int
     recorded: Tensor | None
+    view: Tensor | None = None
 
 
 @dataclass(eq=False)

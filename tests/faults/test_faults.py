@@ -24,6 +24,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from torch import nn
+from torch._dynamo.eval_frame import OptimizedModule
+from torch.nn.utils import fusion, prune
+from torch.optim import swa_utils
 
 from oracles.case import Case, to_json
 from oracles.deviations import Register, load
@@ -240,6 +243,9 @@ def patched() -> dict[str, Any]:
         *(nn.Module, nn.Parameter, nn.Linear, nn.Dropout, nn.RReLU, nn.Embedding),
         *(nn.LSTM, nn.GRU, nn.RNN, nn.modules.batchnorm._BatchNorm, nn.init, nn.functional),
         *(nn.utils.parametrizations._SpectralNorm, torch.Tensor, torch.autograd),
+        *(torch.autograd.graph.saved_tensors_hooks, torch.utils.checkpoint, torch.func, torch),
+        *(OptimizedModule, swa_utils, swa_utils.AveragedModel, fusion, torch.jit, nn.utils),
+        *(prune, nn.LazyLinear),
         *(torch.no_grad, torch.enable_grad, torch.set_grad_enabled, torch.inference_mode),
         *(torch.utils._contextlib, torch.utils.checkpoint, torch.optim.SGD, torch.optim.Optimizer),
         *(nn.SyncBatchNorm, nn.Sequential, nn.TransformerEncoder, nn.LazyLinear, nn.EmbeddingBag),
