@@ -108,7 +108,8 @@ class Machine:
         self.bodies = bodies
         self.names: dict[str, Any] = {GIVEN: Tensor()}
         self.thread = Thread()
-        self.pool = Thread()
+        self.pool = Thread(number=1)
+        self.threads = 1
         self.thread.order = 10**6  # a thread that has recorded before
         self.drawn = False
         self.moved: list[Storage] = []
@@ -276,7 +277,8 @@ class Machine:
 
     def in_thread(self, step: Step) -> Course:
         """A new thread begins in the default mode, and leaves others alone. Source: B."""
-        yield from self._elsewhere(step, Thread())
+        self.threads += 1
+        yield from self._elsewhere(step, Thread(number=self.threads))
 
     def in_pool(self, step: Step) -> Course:
         """The thread of a pool keeps its own mode from one call to the next. Source: B."""
@@ -438,7 +440,8 @@ class Machine:
             Saved(t.storage, t.storage.version, t if t.history() else None, t if t.made else None)
             for t in saved
         ]
-        return Node(self.thread.order, [self.edge(t) for t in requiring if t.carries], kept)
+        edges = [self.edge(t) for t in requiring if t.carries]
+        return Node(self.thread.order, edges, kept, thread=self.thread.number)
 
     def versioned(self, tensor: Tensor) -> None:
         """Refuse a tensor that was an inference tensor and has no version."""
@@ -644,6 +647,9 @@ class Machine:
         self.push(ready, start)
         while ready:
             _, _, reached = heapq.heappop(ready)
+            others = {node.thread for _, _, node in ready if isinstance(node, Node)} - {0}
+            if isinstance(reached, Node) and others - {reached.thread} and reached.thread:
+                raise Unsaid  # nodes are counted in each thread: which of these two is later?
             self.call_in_backward(
                 reached.hooks if isinstance(reached, Node) else reached.tensor.hooks
             )

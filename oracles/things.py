@@ -75,6 +75,7 @@ class Node:
     inputs  the nodes and leaves that gradients are handed on to
     saved   what backward needs
     hooks   what is called with the gradient of the result
+    thread  the number of the thread in which it was recorded
     """
 
     order: int
@@ -83,6 +84,7 @@ class Node:
     freed: bool = False
     retained: list[Tensor] = field(default_factory=list)
     hooks: list[Hook] = field(default_factory=list)
+    thread: int = 0
 
 
 @dataclass(eq=False)
@@ -242,7 +244,8 @@ class Context:
 
 @dataclass
 class Thread:
-    """A thread of control: its grad mode, and how many nodes were recorded in it."""
+    """A thread of control: its grad mode, how many nodes were recorded in it, and its number."""
 
     mode: GradState = field(default_factory=GradState)
     order: int = 0
+    number: int = 0

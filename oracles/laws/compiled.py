@@ -78,6 +78,6 @@ def a_compiled_module_obeys_each_switch_as_it_is_thrown(sample: Sample) -> None:
     model, twin = _built(sample.device), _built(sample.device)
     compiled = torch.compile(twin, backend="aot_eager")
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(sample.seed)).to(sample.device)
-    for how in random.Random(sample.seed).sample(_SWITCHES, 3):
+    for how in random.Random(sample.seed).sample(_SWITCHES, 2):
         plain, shown = _facts(model, model, x, how), _facts(compiled, twin, x, how)
         holds(shown, f"what the compiled module shows with {how}", plain)

@@ -123,15 +123,15 @@ def test_every_kind_of_step_is_reached() -> None:
 LIVELY = [kind for kind in (*SIMPLE, *BLOCKS) if kind not in SILENT]
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_every_pair_of_steps_is_reached(part: int) -> None:
-    """Every kind of step can follow every other at once, and does where it is aimed at."""
-    found: set[tuple[str, ...]] = set()
-    for pair in product(LIVELY[part::4], LIVELY):
+    """Every kind of step follows every other at once: by chance, or where it is aimed at."""
+    found: set[tuple[str, ...]] = set().union(*map(reached, many()))
+    for pair in product(LIVELY[part::2], LIVELY):
         for count in (4, 16, 64):
             if pair not in found:
                 found.update(*map(reached, drawn(histories(wanted=pair), count)))
-    assert set(product(LIVELY[part::4], LIVELY)) - found == set()
+    assert set(product(LIVELY[part::2], LIVELY)) - found == set()
 
 
 def test_every_refusal_is_reached() -> None:
