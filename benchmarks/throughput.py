@@ -30,12 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402  # the project is found first
-from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
 import oracles.laws  # noqa: E402, F401  # defines the laws
 from oracles.case import Case  # noqa: E402
 from oracles.deviations import Register, astray, load  # noqa: E402
-from oracles.history import History  # noqa: E402
 from oracles.law import LAWS, Law, Unsupported, Violation, by_scope  # noqa: E402
 from oracles.play import Played, goes_as_the_machine_says  # noqa: E402
 from oracles.recipe import execute  # noqa: E402
@@ -44,7 +42,7 @@ from oracles.setting import Setting  # noqa: E402
 from oracles.specimen import Plan, Specimen, source_of, statements  # noqa: E402
 from oracles.subject import Subject, forget, quiet  # noqa: E402
 from oracles.trial import Tally, Trial  # noqa: E402
-from strategies import cases, histories  # noqa: E402
+from strategies import drawn, histories, parts  # noqa: E402
 
 TARGETS = {
     "cells_per_second": 1500.0,
@@ -148,23 +146,10 @@ def measure(number: int, subjects: int) -> dict[str, float]:
 def steps_per_second(number: int, count: int = 300) -> float:
     """Steps of histories that are drawn, played on torch and compared with the machine."""
     steps, known, start = 0, astray(), time.perf_counter()
-
-    @seed(number)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(histories())
-    def play(history: History) -> None:
-        nonlocal steps
+    for history in drawn(histories(), number, count):
         steps += sum(1 for _ in history.walk())
-        with suppress(Violation):  # the main job is there to say so
+        with suppress(Violation):  # what breaks a law is for the main job to say, not for a clock
             goes_as_the_machine_says(Played(history), known)
-
-    play()
     return steps / (time.perf_counter() - start)
 
 
@@ -182,12 +167,12 @@ def _judge(
         return run
 
     with mock.patch.object(Subject, "_execute", noted):
-        for part in range(10):  # as the main job does
-            for drawn in cases(law, "", f"{number} {part}", subjects):
+        for _, found in parts(law, "", number, "cpu", subjects):  # as the main job does
+            for fields in found:
+                with suppress(Unsupported, Violation):  # for the main job to say, not for a clock
+                    trial.judge(Case(law.name, "cpu", **fields))
                 if trial.tally.subjects >= subjects:
                     return trial.tally
-                with suppress(Unsupported, Violation):  # the main job is there to say so
-                    trial.judge(Case(law.name, "cpu", **drawn))
     return trial.tally
 
 

@@ -924,14 +924,11 @@ class Machine:
             raise Refusal("RuntimeError", "Unexpected key(s) in state_dict")
         if own - given:
             raise Refusal("RuntimeError", "Missing key(s) in state_dict")
-        if refusals:
-            raise refusals[0]
+        _raise_first(refusals)
 
     def do_load_leniently(self, step: Step) -> None:
         """With strict=False, what only one of them has is passed over. Source: load_state_dict."""
-        refusals = self.loaded(step)
-        if refusals:
-            raise refusals[0]
+        _raise_first(self.loaded(step))
 
     def loaded(self, step: Step) -> list[Refusal]:
         """Load what both have, and say how it was refused."""
@@ -955,12 +952,11 @@ class Machine:
         counter, rule = module.counter, "a_refused_write_to_an_inference_tensor_is_done"
         if counter is None:
             return []
-        if given.counter is None:  # it is taken for one of long ago, and given its own counter
-            given = Module("", counter=counter, counted=module.counted)
-            module = replace(module, statistics=None)
-        if self.may_write(counter) or self.goes_astray(rule):
-            module.counted = given.counted
-        buffers = [b for b in (module.statistics, counter) if b is not None]
+        buffers = [counter]
+        if given.counter is not None:  # else it is given its own, as one of long ago
+            if self.may_write(counter) or self.goes_astray(rule):
+                module.counted = given.counted
+            buffers += [] if module.statistics is None else [module.statistics]
         refused = Refusal("RuntimeError", "Inplace update to inference tensor")
         return [refused for buffer in buffers if not self.may_write(buffer)]
 
@@ -977,8 +973,7 @@ class Machine:
                     module.parameters[name] = made
                 except Refusal as refusal:
                     refusals.append(refusal)
-        if refusals:
-            raise refusals[0]
+        _raise_first(refusals)
 
     def do_lazy(self, step: Step) -> Module:
         """The first forward of a lazy module makes its parameters, in the mode of the call."""
@@ -1073,12 +1068,12 @@ class Machine:
         for parameter in optimizer.parameters:
             if parameter.grad == "none":
                 continue
+            fused = optimizer.kind.endswith("_fused")
+            refused = not self.may_write(parameter)
             rule = "fused_optimizers_write_to_inference_tensors"
-            fused = optimizer.kind.endswith("_fused") and not self.may_write(parameter)
-            if not (fused and self.goes_astray(rule)):
+            if not (fused and refused and self.goes_astray(rule)):
                 self.writable_here(parameter)
             surely = False if parameter.grad == "zero" and optimizer.kind == "SGD" else None
-            fused = optimizer.kind.endswith("_fused")
             if not (fused and self.goes_astray("fused_optimizers_count_no_version")):
                 parameter.storage.version += 1
             parameter.storage.counted = False
@@ -1110,6 +1105,12 @@ def _suspensions(step: Step) -> int:
     """How often a generator is suspended: in its own body, and in the blocks that it enters."""
     within = sum(_suspensions(inner) for inner in step.body if inner.kind == "with")
     return within + sum(inner.kind == "suspended" for inner in step.body)
+
+
+def _raise_first(refusals: list[Refusal]) -> None:
+    """One error names all that was refused: the first stands for it. Source: load_state_dict."""
+    for refusal in refusals:
+        raise refusal
 
 
 def _keys(module: Module) -> set[str]:

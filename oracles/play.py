@@ -185,10 +185,9 @@ class Played:
         """The first difference between what torch shows and what the machine says."""
         # Step by step: after a difference, the machine may not know what the next one is about.
         for index, moment in enumerate(Machine(astray).play(self.history)):
-            came = [seen.number for seen in self.shown[: index + 1]]
-            if len(came) <= index or came[-1] != moment.number:
-                return self.disorder(came, moment.number)
-            seen = self.shown[index]
+            seen = self.shown[index] if index < len(self.shown) else None
+            if seen is None or seen.number != moment.number:
+                return self.disorder(index, moment.number)
             if moment.refusal is not None:
                 self.refusals.add(moment.refusal.phrase)
             for expression, observed, expected in differences(moment, seen):
@@ -215,8 +214,9 @@ class Played:
         seen = Term(expression, observed, script)
         return Violation(message, seen, Term(repr(expected), expected))
 
-    def disorder(self, came: list[int], wanted: int) -> Violation:
+    def disorder(self, index: int, wanted: int) -> Violation:
         """Another step came than the one that should: a hook was called, or was not."""
+        came = [seen.number for seen in self.shown[: index + 1]]
         rendering = Rendering(
             refused=lambda n: "pass\n",
             before=lambda n: "",

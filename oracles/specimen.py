@@ -84,6 +84,8 @@ class Plan:
 
 
 BACKWARD: Final = "differentiate(out)"
+#: The step after which ``model`` is the module again, where a step before has wrapped it.
+UNWRAP: Final = "model = inner"
 
 #: The grad mode outside of every context.
 DEFAULT_MODE: Final = {"torch.is_grad_enabled()": True, "torch.is_inference_mode_enabled()": False}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -20,14 +21,19 @@ from .tensors import samples
 
 __all__ = [
     "cases",
+    "drawn",
     "drawn_for",
     "histories",
     "layers",
     "nestings",
+    "parts",
     "recipes",
     "samples",
     "specimens",
 ]
+
+
+T = TypeVar("T")
 
 
 def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
@@ -67,14 +73,32 @@ def cases(law: Law, layer: str, seeded: str, count: int) -> tuple[dict[str, Any]
     if key not in _CASES:
         while len(_CASES) >= KEPT:
             del _CASES[next(iter(_CASES))]
-        _CASES[key] = _drawn(drawn_for(law, layer), seeded, count)
+        _CASES[key] = drawn(drawn_for(law, layer), seeded, count)
     return _CASES[key]
 
 
-def _drawn(
-    strategy: SearchStrategy[dict[str, Any]], seeded: str, count: int
-) -> tuple[dict[str, Any], ...]:
-    found: list[dict[str, Any]] = []
+#: How many cases are drawn at a time.
+PART: Final = 500
+#: How often as many cases are drawn as are to be judged, at the most.
+TRIED: Final = 10
+
+
+def parts(
+    law: Law, layer: str, seeded: int, device: str, wanted: int
+) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
+    """Cases for a law of which so many are to be judged, a part at a time, with its seed.
+
+    More than those are there, as a law may find cases out of its scope: stop when it is enough.
+    """
+    size = min(wanted, PART)
+    for part in range(TRIED * wanted // size):
+        seed_of_part = f"{seeded} {part} {device}"
+        yield seed_of_part, cases(law, layer, seed_of_part, size)
+
+
+def drawn(strategy: SearchStrategy[T], seeded: str | int, count: int) -> tuple[T, ...]:
+    """What a property with this seed and so many examples is tried on, if none of them fails."""
+    found: list[T] = []
 
     @seed(seeded)
     @settings(
@@ -85,8 +109,8 @@ def _drawn(
         suppress_health_check=list(HealthCheck),
     )
     @given(strategy)
-    def keep(drawn: dict[str, Any]) -> None:
-        found.append(drawn)
+    def keep(value: T) -> None:
+        found.append(value)
 
     keep()
     return tuple(found)

@@ -32,11 +32,11 @@ _LEAVING: Final = ("end", "exception", "return", "break")
 _FORMS: Final = ("function", "method", "coroutine", "asynchronous generator")
 _ENDINGS: Final = ("exhausted", "closed", "collected")
 _BOOLEANS: Final = ("True", "False")
-#: SGD as often as all others together: of it, most is known.
 _PRESENT: Final = [o for o in OPTIMIZERS if present(o, torch.__version__)]
+#: SGD as often as all others together: of it, most is known.
 _OPTIMIZERS: Final = (*(o for o in _PRESENT if "SGD" in o),) * 3 + tuple(_PRESENT)
 
-Maker = Callable[["_Drawing", str], Step | None]
+Maker = Callable[["_Drawing", str], Step]
 
 
 @dataclass
@@ -76,15 +76,17 @@ class _Drawing:
 
     def tensors(self) -> list[str]:
         """The names of the tensors, and of the parameters of modules."""
-        names = [n for n in self.names(Tensor) if n != GIVEN]
-        names += [
+        return self.all_full() + [
             f"{m}.{p}" for m in self.names(Module) for p in self.machine.names[m].named_parameters()
         ]
-        return names
+
+    def all_full(self) -> list[str]:
+        """The names of the tensors of three rows and two columns: of no parameter of a module."""
+        return [n for n in self.names(Tensor) if n != GIVEN]
 
     def full(self) -> str:
-        """A tensor of three rows and two columns: no parameter of a module."""
-        return str(self.pick([n for n in self.names(Tensor) if n != GIVEN]))
+        """One of these tensors."""
+        return str(self.pick(self.all_full()))
 
     def modules(self) -> list[str]:
         """The modules and the submodules."""
@@ -316,7 +318,7 @@ def _from_two(drawing: _Drawing, kind: str) -> Step:
 
 def _differentiating(drawing: _Drawing, kind: str) -> Step:
     # Mostly of what was recorded: of the rest, all there is to see is a refusal.
-    named, options = drawing.machine.names, [n for n in drawing.names(Tensor) if n != GIVEN]
+    named, options = drawing.machine.names, drawing.all_full()
     recorded = [n for n in options if named[n].node is not None]
     on = drawing.pick(recorded[:1] * 2 * len(recorded) + recorded * 2 + options)
     into = (drawing.tensor(),) if kind in ("backward_into", "grad") else ()
@@ -378,6 +380,10 @@ def _attaching(drawing: _Drawing, kind: str) -> Step:
 def _tying(drawing: _Drawing, kind: str) -> Step:
     weighted = drawing.weighted()
     return Step(kind, drawing.pick(weighted), (drawing.pick(weighted),))
+
+
+def _on_weighted(drawing: _Drawing, kind: str) -> Step:
+    return Step(kind, drawing.pick(drawing.weighted()))
 
 
 def _optimizer(drawing: _Drawing, kind: str) -> Step:
@@ -451,16 +457,20 @@ def _always(sight: _Sight) -> int:
     return 1
 
 
-def _with_tensors(weight: int = 1) -> Weight:
-    return lambda sight: weight * sight.tensors
+def _with_tensors(sight: _Sight) -> int:
+    return sight.tensors
 
 
-def _with_modules(weight: int = 1) -> Weight:
-    return lambda sight: weight * bool(sight.modules)
+def _with_modules(sight: _Sight) -> int:
+    return bool(sight.modules)
 
 
-def _with_optimizers(weight: int = 1) -> Weight:
-    return lambda sight: weight * sight.optimizers
+def _with_optimizers(sight: _Sight) -> int:
+    return sight.optimizers
+
+
+def _with_weights(sight: _Sight) -> int:
+    return bool(sight.drawing.weighted())
 
 
 def _in_block(weight: int) -> Weight:
@@ -484,28 +494,27 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
     "context": (_always, _context),
     "enter": (lambda sight: bool(sight.of(Context)), _entering),
     "leave": (lambda sight: any(c.active for c in sight.of(Context)), _leaving),
-    **{k: (_with_tensors(), _from_two) for k in ("add", "mul")},
-    **{k: (_with_tensors(), _from_tensor) for k in ("tanh", "clone", "detach", "view")},
-    "add_": (_with_tensors(), _writing),
-    "mul_": (_with_tensors(), lambda drawing, kind: Step(kind, drawing.full())),
-    **{k: (_with_tensors(), _on_tensor) for k in ("detach_", "retain_grad", "forget_grad")},
-    "tensor_requires_grad_": (_with_tensors(), _with_flag),
+    **dict.fromkeys(("add", "mul"), (_with_tensors, _from_two)),
+    **dict.fromkeys(("tanh", "clone", "detach", "view"), (_with_tensors, _from_tensor)),
+    "add_": (_with_tensors, _writing),
+    "mul_": (_with_tensors, lambda drawing, kind: Step(kind, drawing.full())),
+    **dict.fromkeys(("detach_", "retain_grad", "forget_grad"), (_with_tensors, _on_tensor)),
+    "tensor_requires_grad_": (_with_tensors, _with_flag),
     "backward": (
         lambda sight: sight.tensors * (2 + 6 * sight.recorded * bool(sight.modules)),
         _differentiating,
     ),
-    **{
-        k: (_with_tensors(), _differentiating)
-        for k in ("backward_retaining", "backward_into", "grad")
-    },
+    **dict.fromkeys(
+        ("backward_retaining", "backward_into", "grad"), (_with_tensors, _differentiating)
+    ),
     "forward": (lambda sight: 6 * bool(sight.modules and sight.tensors), _forward),
-    **{k: (_with_modules(), _on_module) for k in ("train", "eval", "to_float64_and_back")},
-    **{k: (_with_modules(), _on_module) for k in ("zero_grad_to_zero", "to_its_device")},
+    **dict.fromkeys(("train", "eval", "to_float64_and_back"), (_with_modules, _on_module)),
+    **dict.fromkeys(("zero_grad_to_zero", "to_its_device"), (_with_modules, _on_module)),
     "zero_grad": (
         lambda sight: bool(sight.modules) + 6 * any(not p.told for p in sight.graded),
         _on_module,
     ),
-    "train_told": (_with_modules(), _training),
+    "train_told": (_with_modules, _training),
     "requires_grad_": (
         lambda sight: (
             bool(sight.modules) + 2 * bool(sight.graded) + 6 * any(p.told for p in sight.optimized)
@@ -516,36 +525,30 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
         k: (lambda sight: any(not m.hooked for m in sight.modules), _unhooked)
         for k in ("deepcopy", "pickle", "save_and_load")
     },
-    **{k: (_with_modules(), _loading) for k in ("load_state_dict", "load_leniently")},
+    **dict.fromkeys(("load_state_dict", "load_leniently"), (_with_modules, _loading)),
     "assign_state_dict": (lambda sight: any(not _counts(m) for m in sight.modules), _assigning),
-    "lazy": (_with_tensors(), lambda d, kind: Step(kind, d.full(), makes=d.name("m"))),
+    "lazy": (_with_tensors, lambda d, kind: Step(kind, d.full(), makes=d.name("m"))),
     **dict.fromkeys(("append", "replace"), (_with_children, _attaching)),
     "remove": (_with_children, _sequential),
     "tie": (lambda sight: len(sight.drawing.weighted()) > 1, _tying),
-    "parametrize": (
-        lambda sight: bool(sight.drawing.weighted()),
-        lambda drawing, kind: Step(kind, drawing.pick(drawing.weighted())),
-    ),
+    "parametrize": (_with_weights, _on_weighted),
     "unparametrize": (
         lambda sight: bool(sight.drawing.weighted(parametrized=True)),
         lambda drawing, kind: Step(kind, drawing.pick(drawing.weighted(parametrized=True))),
     ),
-    "untie": (
-        lambda sight: bool(sight.drawing.weighted()),
-        lambda drawing, kind: Step(kind, drawing.pick(drawing.weighted())),
-    ),
+    "untie": (_with_weights, _on_weighted),
     "optimizer": (
         lambda sight: 2 * bool(sight.parameters) + 6 * bool(sight.graded) * (not sight.optimizers),
         _optimizer,
     ),
     "step": (lambda sight: 3 * sight.optimizers + 8 * bool(sight.optimized), _on_optimizer),
-    "step_with_closure": (_with_optimizers(), _on_optimizer),
+    "step_with_closure": (_with_optimizers, _on_optimizer),
     "optimizer_zero_grad": (
         lambda sight: sight.optimizers + 60 * any(not p.told for p in sight.optimized),
         _on_optimizer,
     ),
-    "optimizer_zero_grad_to_zero": (_with_optimizers(), _on_optimizer),
-    "add_param_group": (_with_optimizers(), _group),
+    "optimizer_zero_grad_to_zero": (_with_optimizers, _on_optimizer),
+    "add_param_group": (_with_optimizers, _group),
     "remove_hook": (
         lambda sight: bool(sight.of(Hook)),
         lambda drawing, kind: Step(kind, drawing.pick(drawing.names(Hook))),

@@ -9,6 +9,7 @@ from ..law import law
 from ..relations import absent, agree, every, holds, refuses, unrecorded
 from ..sample import Sample
 from ..setting import Setting, all_of, any_of, grad_disabled, in_inference_mode, plain_grad
+from ..specimen import UNWRAP
 from ..subject import Subject
 
 #: The whole module called through a checkpoint, and how often it was called.
@@ -24,7 +25,6 @@ def model(*x):
         warnings.filterwarnings("ignore", "None of the inputs have requires_grad")
         return checkpoint(called, *x, use_reentrant={})
 """
-_BACK = "model = inner"
 
 
 @law(
@@ -40,7 +40,7 @@ def a_checkpoint_is_a_plain_call_where_nothing_is_recorded(
     subject = subject.unchecked()
     plain = subject.run(setting)
     for reentrant in (False, True):
-        run = subject.run(setting, prepare=_CHECKPOINTED.format(reentrant), after=_BACK)
+        run = subject.run(setting, prepare=_CHECKPOINTED.format(reentrant), after=UNWRAP)
         agree(run.output, plain.output)
         if not reentrant:  # a reentrant one returns no tensor that it was given
             agree(run.recording, plain.recording)
@@ -56,7 +56,7 @@ def a_reentrant_checkpoint_loses_gradients_where_no_input_requires_grad(
     subject: Subject, setting: Setting
 ) -> None:
     """With use_reentrant=True and no input that requires grad, no parameter has a gradient."""
-    run = subject.backward(setting, prepare=_CHECKPOINTED.format(True), after=_BACK)
+    run = subject.backward(setting, prepare=_CHECKPOINTED.format(True), after=UNWRAP)
     absent(run.gradients)
     unrecorded(run.output)
 

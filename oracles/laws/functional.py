@@ -14,6 +14,7 @@ from ..relations import CLOSE, agree, equal, every, holds, refuses
 from ..run import in_state
 from ..sample import Nesting, Sample
 from ..setting import ENABLED, Setting, all_of, core_grad, evaluating, unfrozen
+from ..specimen import UNWRAP
 from ..subject import Subject
 
 #: The module called with copies of its parameters and buffers, which require grad as told.
@@ -24,7 +25,6 @@ state |= {{n: b.clone() for n, b in model.named_buffers()}}
 def model(*x):
     return torch.func.functional_call(inner, state, x)
 """
-_BACK = "model = inner"
 
 
 @law(
@@ -35,7 +35,7 @@ _BACK = "model = inner"
 def a_functional_call_moves_the_state_that_it_is_given(subject: Subject, setting: Setting) -> None:
     """Values, randomness and what moves are those of a call, but the module stays as it was."""
     plain = subject.run(setting)
-    run = subject.run(setting, prepare=_FUNCTIONAL.format("p.requires_grad"), after=_BACK)
+    run = subject.run(setting, prepare=_FUNCTIONAL.format("p.requires_grad"), after=UNWRAP)
     agree(run.output, plain.output)
     agree(run.recording, plain.recording)
     agree(run.randomness, plain.randomness)
@@ -53,7 +53,7 @@ def a_functional_call_is_recorded_by_what_it_is_given(subject: Subject, setting:
     """Whether the tensors handed in require grad decides, not what the module's own say."""
     frozen = subject.run(setting.but(frozen=subject.parameters))
     for told, plain in ((False, frozen), (True, subject.run(setting))):
-        run = subject.run(setting, prepare=_FUNCTIONAL.format(told), after=_BACK)
+        run = subject.run(setting, prepare=_FUNCTIONAL.format(told), after=UNWRAP)
         agree(run.recording, plain.recording)
 
 

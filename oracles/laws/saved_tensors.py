@@ -11,6 +11,7 @@ from ..law import law
 from ..relations import agree, every, holds
 from ..sample import Nesting, Sample
 from ..setting import Setting, any_of, grad_disabled, in_inference_mode, plain_grad
+from ..specimen import UNWRAP
 from ..subject import Subject
 
 #: The module under hooks that note the grad mode each time that a tensor is saved.
@@ -23,7 +24,6 @@ def model(*x):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         return inner(*x)
 """
-_BACK = "model = inner"
 
 
 @law(
@@ -34,7 +34,7 @@ _BACK = "model = inner"
 )
 def nothing_is_saved_where_nothing_is_recorded(subject: Subject, setting: Setting) -> None:
     """Under no_grad and inference_mode, no tensor is saved for backward."""
-    run = subject.unchecked().run(setting, prepare=_PACKING, after=_BACK)
+    run = subject.unchecked().run(setting, prepare=_PACKING, after=UNWRAP)
     every(run.evaluate("len(packed)"), 0)
 
 
@@ -46,7 +46,7 @@ def nothing_is_saved_where_nothing_is_recorded(subject: Subject, setting: Settin
 def nothing_is_saved_of_what_is_frozen(subject: Subject, setting: Setting) -> None:
     """Where neither parameter nor input requires grad, no tensor is saved for backward."""
     still = setting.but(frozen=subject.parameters, inputs=())
-    run = subject.unchecked().run(still, prepare=_PACKING, after=_BACK)
+    run = subject.unchecked().run(still, prepare=_PACKING, after=UNWRAP)
     every(run.evaluate("len(packed)"), 0)
 
 
@@ -59,7 +59,7 @@ def saving_is_not_recorded_itself(subject: Subject, setting: Setting) -> None:
     """Hooks of saved tensors run with grad disabled, and change neither values nor gradients."""
     subject = subject.unchecked()
     plain = subject.backward(setting)
-    run = subject.backward(setting, prepare=_PACKING, after=_BACK)
+    run = subject.backward(setting, prepare=_PACKING, after=UNWRAP)
     every(run.evaluate("any(packed)"), False)
     agree(run.output, plain.output)
     agree(run.gradients, plain.gradients)

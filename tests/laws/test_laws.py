@@ -22,7 +22,7 @@ from oracles.play import Played
 from oracles.results import LawResult, Status
 from oracles.script import message, reproduces, script
 from oracles.trial import Tally, Trial, replay, smallest, witnesses
-from strategies import cases, drawn_for
+from strategies import drawn_for, parts
 from tests import report
 
 
@@ -111,25 +111,19 @@ def _draw(trial: Trial, config: pytest.Config) -> None:
     """Judge the law on the cases of its scope, until enough of them have been judged."""
     trying = Trying(trial, config)
     wanted = _examples(trial)
-    size = min(wanted, PART)
-    for part in range(TRIED * wanted // size):
-        seed = f"{report.seed(config)} {part} {trial.device}"
+    found = parts(trial.law, trial.layer, report.seed(config), trial.device, wanted)
+    for seed, cases in found:
         try:
-            for drawn in cases(trial.law, trial.layer, seed, size):
+            for drawn in cases:
+                trying.judge(drawn)
                 # A case of which nothing was judged does not count.
-                if trial.tally.subjects < wanted:
-                    trying.judge(drawn)
+                if trial.tally.subjects >= wanted:
+                    return
         except Violation:
-            _shrink(trying, seed, size)
+            _shrink(trying, seed, len(cases))
             raise
-        if trial.tally.subjects >= wanted or trial.tally.not_applicable:
+        if trial.tally.not_applicable:
             return
-
-
-#: How many cases are drawn at a time.
-PART = 500
-#: How often as many cases are drawn as are to be judged, at the most.
-TRIED = 10
 
 
 def _shrink(trying: Trying, seed: str, count: int) -> None:
