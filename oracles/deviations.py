@@ -268,10 +268,23 @@ def a_backward_hook_runs_with_grad_enabled_in_inference_mode(
     specimen: Specimen, setting: Setting
 ) -> bool:
     """Grad mode was switched on again inside inference mode, around a layer with such a hook."""
+    hooked = any(node.hooked == "full_backward" for node in specimen.recipe.walk())
+    return hooked and _enabled_in_inference_mode(specimen, setting)
+
+
+@of_modules
+def cross_map_lrn_runs_with_grad_enabled_in_inference_mode(
+    specimen: Specimen, setting: Setting
+) -> bool:
+    """Grad mode was switched on again inside inference mode, around a CrossMapLRN2d."""
+    there = "CrossMapLRN2d" in specimen.recipe.ops()
+    return there and _enabled_in_inference_mode(specimen, setting)
+
+
+def _enabled_in_inference_mode(specimen: Specimen, setting: Setting) -> bool:
     state = fold(setting.grad)
-    nodes = list(specimen.recipe.walk())
-    enabled = state.grad or any(node.within == "enable_grad" for node in nodes)
-    return state.inference and enabled and any(n.hooked == "full_backward" for n in nodes)
+    enabled = state.grad or any(n.within == "enable_grad" for n in specimen.recipe.walk())
+    return state.inference and enabled
 
 
 @of_modules

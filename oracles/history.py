@@ -7,6 +7,7 @@ torch, and that script is what is executed: :mod:`oracles.play` runs it on torch
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -373,9 +374,18 @@ def written(history: History) -> str:
 
 
 def smaller(history: History) -> Iterator[History]:
-    """The history without one of its steps, or with a block replaced by what is inside of it."""
+    """The history without some of its steps, or with a block replaced by what is inside of it.
+
+    Also without a step that made something, where what was made before it stands in for that.
+    """
     for steps in _without(history.steps):
         yield History(steps, history.seed)
+    last: dict[str, str] = {}
+    for name in filter(None, (step.makes for step in history.walk())):
+        sort = name[0]
+        if sort in last:
+            yield History(tuple(_standing_in(last[sort], name, history.steps)), history.seed)
+        last[sort] = name
 
 
 def _without(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
@@ -385,16 +395,31 @@ def _without(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
                 yield steps[:start] + steps[start + size :]
     for i, step in enumerate(steps):
         if step.body:
-            yield (*steps[:i], *_inlined(step), *steps[i + 1 :])
+            # Nothing but tasks is among tasks; of these, a later one may have gone on first.
+            orders = {"task": (), "tasks": (step.body, step.body[::-1])}
+            for body in orders.get(step.kind, (step.body,)):
+                yield (*steps[:i], *_inlined(body), *steps[i + 1 :])
             for body in _without(step.body):
                 yield (*steps[:i], replace(step, body=body), *steps[i + 1 :])
 
 
-def _inlined(step: Step) -> Iterator[Step]:
+def _standing_in(other: str, made: str, steps: tuple[Step, ...]) -> Iterator[Step]:
+    """The steps without the one that made this, and with the other thing in its place."""
+
+    def told(name: str) -> str:
+        return re.sub(rf"^{made}\b", other, name)
+
+    for step in steps:
+        if step.makes != made:
+            words, body = tuple(map(told, step.words)), tuple(_standing_in(other, made, step.body))
+            yield replace(step, on=told(step.on), words=words, body=body)
+
+
+def _inlined(steps: tuple[Step, ...]) -> Iterator[Step]:
     """What is inside of a block, without the places at which it lets others run."""
-    for inner in step.body:
+    for inner in steps:
         if inner.kind in ("task", "suspended", "await"):
-            yield from _inlined(inner)
+            yield from _inlined(inner.body)
         else:
             yield inner
 

@@ -163,6 +163,22 @@ def test_a_smaller_history_has_fewer_steps() -> None:
         assert all(len(list(other.walk())) < steps for other in smaller(history))
 
 
+def test_a_smaller_history_has_tasks_among_tasks_alone() -> None:
+    tasks = [h for h in many() if any(step.kind == "task" for step in h.walk())][:30]
+    for other in (other for history in tasks for other in smaller(history)):
+        for step in other.walk():
+            kinds = {inner.kind for inner in step.body}
+            assert kinds <= {"task"} if step.kind == "tasks" else "task" not in kinds
+
+
+def test_what_was_made_before_stands_in_for_what_is_left_out() -> None:
+    made = (Step("normal_tensor", makes="t0"), Step("clone", "t0", makes="t1"))
+    history = History((*made, Step("mul_", "t1"), Step("tie", "m0.weight", ("t1.grad",))))
+    assert History((made[0], Step("mul_", "t0"), Step("tie", "m0.weight", ("t0.grad",)))) in list(
+        smaller(history)
+    )
+
+
 def test_a_history_shrinks_to_what_matters() -> None:
     def enters(history: History) -> bool:
         return any(step.kind == "with" for step in history.walk())

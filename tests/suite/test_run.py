@@ -71,7 +71,7 @@ def test_a_worker_that_dies_loses_nothing(tmp_path: Path) -> None:
         "law = LAWS['a_thread_has_a_mode_of_its_own']\n"
         "object.__setattr__(law, 'body', lambda nesting: os._exit(3))\n"
     )
-    arguments = ("-n", "2", "--results", str(path), "-p", "dying")
+    arguments = ("-n", "2", "--results", str(path), "-p", "dying", "--seed", "3")
     found = f"{tmp_path}{os.pathsep}{ROOT}"
     done = run(*PICKED, *arguments, folder=tmp_path, PYTHONPATH=found)
     assert done.returncode == 1
@@ -173,7 +173,7 @@ def test_a_law_that_takes_too_long_is_timed_out(tmp_path: Path) -> None:
 
 def test_a_law_that_was_not_tried_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    run(*PICKED, "--results", str(path), "-k", "freezing", folder=tmp_path)
+    run(*PICKED, "--results", str(path), "-k", "freezing", "--seed", "3", folder=tmp_path)
     status = {law["name"]: law["status"] for law in results(path)["laws"]}
     assert status["a_thread_has_a_mode_of_its_own"] == "NOT_RUN"
     assert status["freezing_changes_no_value"] in ("HOLDS", "DEVIATES")
