@@ -16,8 +16,8 @@ from typing import Any, Final
 import torch
 
 from . import subject
-from .case import Case
-from .deviations import Deviation, Register
+from .case import Case, read
+from .deviations import CORPUS, Deviation, Register
 from .history import History, shrunk
 from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
 from .play import Played, played
@@ -250,6 +250,14 @@ def witnesses(
         for case in deviation.cases:
             if case.law == law.name and (not layer or layer == case.layer):
                 yield deviation, replace(case, device=device)
+
+
+def examples(law: Law, device: str, layer: str = "") -> Iterator[Case]:
+    """Cases that chance seldom draws, to be judged before all others: corpus/examples/LAW."""
+    for path in sorted((CORPUS / "examples" / law.name).glob("*.json")):
+        case = read(path)
+        if not law.over_layers or case.layer == layer:
+            yield replace(case, device=device)
 
 
 def global_state() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from oracles.laws.layers import KERNEL
 from oracles.play import Played
 from oracles.results import LawResult, Status
 from oracles.script import message, reproduces, script
-from oracles.trial import Tally, Trial, replay, smallest, witnesses
+from oracles.trial import Tally, Trial, examples, replay, smallest, witnesses
 from strategies import drawn_for, parts
 from tests import report
 
@@ -110,12 +110,14 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
 def _draw(trial: Trial, config: pytest.Config) -> None:
     """Judge the law on the cases of its scope, until enough of them have been judged."""
     trying = Trying(trial, config)
-    wanted = _examples(trial)
+    for example in examples(trial.law, trial.device, trial.layer):
+        trying.judge(example)
+    wanted = _wanted(trial)
     found = parts(trial.law, trial.layer, report.seed(config), trial.device, wanted)
     for seed, cases in found:
         try:
             for drawn in cases:
-                trying.judge(drawn)
+                trying.judge(trying.case(drawn))
                 # A case of which nothing was judged does not count.
                 if trial.tally.subjects >= wanted:
                     return
@@ -135,7 +137,7 @@ def _shrink(trying: Trying, seed: str, count: int) -> None:
     @settings(max_examples=count)
     @given(drawn_for(trial.law, trial.layer))
     def judge(drawn: dict[str, Any]) -> None:
-        trying.judge(drawn)
+        trying.judge(trying.case(drawn))
 
     try:
         judge()
@@ -162,9 +164,12 @@ class Trying:
         self.known: set[str] = set()
         self.first = 0.0
 
-    def judge(self, drawn: dict[str, Any]) -> None:
+    def case(self, drawn: dict[str, Any]) -> Case:
+        """What was drawn, as a case of the law on the device."""
+        return Case(self.trial.law.name, self.trial.device, **drawn)
+
+    def judge(self, case: Case) -> None:
         """Judge a case; what torch cannot run is passed over."""
-        case = Case(self.trial.law.name, self.trial.device, **drawn)
         text = to_json(case)
         now = time.perf_counter()
         self.start = self.start or now
@@ -185,7 +190,7 @@ class Trying:
             pass
 
 
-def _examples(trial: Trial) -> int:
+def _wanted(trial: Trial) -> int:
     """How many cases: a quarter for each class of torch.nn, where a law speaks of all of them."""
     profile = settings.default
     assert profile is not None
@@ -260,7 +265,7 @@ def _mended(trial: Trial) -> str:
 
 #: What so many histories reach at the least.
 ENOUGH = 1000
-FLOOR = {"kinds of steps": len(SIMPLE) + len(BLOCKS), "pairs of kinds": 1500, "refusals": 15}
+FLOOR = {"kinds of steps": len(SIMPLE) + len(BLOCKS), "pairs of kinds": 1500, "refusals": 29}
 
 
 def _covered(trial: Trial) -> dict[str, Any]:
