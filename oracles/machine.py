@@ -874,7 +874,7 @@ class Machine:
             return x
         self.drawn = True
         mask = self.made()
-        return self.result(x, mask, saved=(mask,))
+        return self.result(x, mask, saved=self.factors(x, mask))
 
     def do_deepcopy(self, step: Step) -> Module:
         """A copy is independent and keeps every flag; its gradients are copied. Source: D."""

@@ -334,7 +334,7 @@ def _module(drawing: _Drawing, kind: str) -> Step:
 
 
 def _on_module(drawing: _Drawing, kind: str) -> Step:
-    return Step(kind, drawing.module())
+    return Step(kind, drawing.module(liked=_graded))
 
 
 def _with_module_flag(drawing: _Drawing, kind: str) -> Step:
@@ -508,7 +508,11 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
         ("backward_retaining", "backward_into", "grad"), (_with_tensors, _differentiating)
     ),
     "forward": (lambda sight: 6 * bool(sight.modules and sight.tensors), _forward),
-    **dict.fromkeys(("train", "eval", "to_float64_and_back"), (_with_modules, _on_module)),
+    **dict.fromkeys(("train", "eval"), (_with_modules, _on_module)),
+    "to_float64_and_back": (
+        lambda sight: bool(sight.modules) + 2 * bool(sight.graded),
+        _on_module,
+    ),
     **dict.fromkeys(("zero_grad_to_zero", "to_its_device"), (_with_modules, _on_module)),
     "zero_grad": (
         lambda sight: bool(sight.modules) + 6 * any(not p.told for p in sight.graded),

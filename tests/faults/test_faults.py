@@ -34,7 +34,7 @@ from oracles.law import LAWS, Law, Unsupported, Violation
 from oracles.play import Played
 from oracles.script import script
 from oracles.trial import Trial, forget, smallest
-from strategies import drawn_for
+from strategies import cases, drawn_for
 from tests.faults import histories
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.plant import VARIABLE, plant
@@ -103,14 +103,13 @@ def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
 
     How long it takes until a layer is drawn that shows the fault is not measured here.
     """
+    if Played in law.quantifiers.values():
+        return noticed_over_time(fault, law)
     trial = Trial(law, "cpu", register())
     known: set[str] = set()
     start: list[float] = []
 
-    over_histories = Played in law.quantifiers.values()
-    quick = settings(QUICK, max_examples=2000, phases=[Phase.generate]) if over_histories else QUICK
-
-    @quick
+    @QUICK
     @given(drawn_for(replace(law, having=law.having or fault.kinds)))
     def judge(drawn: dict[str, Any]) -> None:
         case = Case(law.name, "cpu", **drawn)
@@ -128,6 +127,19 @@ def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
         judge()
     assert trial.violation is not None
     return trial.violation
+
+
+def noticed_over_time(fault: Fault, law: Law) -> tuple[Case, Violation]:
+    """A case with a history that breaks the law while the fault is planted, as it was drawn."""
+    trial = Trial(law, "cpu", register())
+    for part in range(10):
+        for drawn in cases(law, "", f"faults {part}", 200):  # drawn once for all faults
+            try:
+                judge_with(fault, trial, Case(law.name, "cpu", **drawn))
+            except Violation:
+                assert trial.violation is not None
+                return trial.violation
+    pytest.fail(f"{fault.name} was not noticed")
 
 
 def judge_with(fault: Fault, trial: Trial, case: Case) -> None:
@@ -148,9 +160,9 @@ def judge_with(fault: Fault, trial: Trial, case: Case) -> None:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Pool]:
-    """Fresh processes, one for each task; they are forked from one that imports torch alone."""
+    """Fresh processes, one for each task; they are forked from one that has imported this module."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch"])
+    context.set_forkserver_preload(["torch", __name__])
     with context.Pool(1, maxtasksperchild=1) as pool:
         yield pool
 
