@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .history import History, Step
+from .optimizers import STATELESS
 from .setting import GradState
 from .things import (
     Context,
@@ -548,9 +549,7 @@ class Machine:
         if not self.may_write(tensor):
             if self.goes_astray("a_refused_write_to_an_inference_tensor_is_done"):
                 self.move(tensor, None)
-            raise Refusal(
-                "RuntimeError", "Inplace update to inference tensor outside InferenceMode"
-            )
+            raise _unwritable()
 
     def writable(self, tensor: Tensor) -> None:
         """Refuse to write into a leaf that requires grad, or into a view of which it is unclear."""
@@ -592,8 +591,9 @@ class Machine:
             raise Refusal(
                 "RuntimeError", "can't retain_grad on Tensor that has requires_grad=False"
             )
-        if tensor.node is not None and tensor not in tensor.node.retained:
-            tensor.node.retained.append(tensor)
+        node = tensor.history()
+        if node is not None and tensor not in node.retained:
+            node.retained.append(tensor)
 
     def do_forget_grad(self, step: Step) -> None:
         """Setting .grad to None takes the gradient away. Source: Tensor.grad."""
@@ -1060,14 +1060,19 @@ class Machine:
         parameters = list(self.named(step.on).named_parameters().values())
         if not parameters:
             raise Refusal("ValueError", "optimizer got an empty parameter list")
-        return Optimizer(step.words[0], parameters)
+        optimizer = Optimizer(step.words[0], parameters)
+        if optimizer.kind == "Adagrad":  # it keeps something of each from the start
+            optimizer.kept = dict.fromkeys(parameters, self.thread.mode.inference)
+        return optimizer
 
     def do_step(self, step: Step) -> None:
         """It moves what has a gradient, frozen or not, and nothing else. Source: E, zero_grad."""
         optimizer: Optimizer = self.names[step.on]
-        for parameter in optimizer.parameters:
-            if parameter.grad == "none":
-                continue
+        graded = [p for p in optimizer.parameters if p.grad != "none"]
+        stale = self.stale(optimizer, graded)
+        for parameter in graded:
+            if parameter in stale:
+                raise _unwritable()
             fused = optimizer.kind.endswith("_fused")
             refused = not self.may_write(parameter)
             rule = "fused_optimizers_write_to_inference_tensors"
@@ -1078,6 +1083,22 @@ class Machine:
                 parameter.storage.version += 1
             parameter.storage.counted = False
             self.move(parameter, surely)
+
+    def stale(self, optimizer: Optimizer, graded: list[Tensor]) -> list[Tensor]:
+        """The parameters of which it cannot write to what it keeps: momentum, counts, averages.
+
+        That is made in the mode of the first step, and written to at each. Source: torch.optim; C.
+        """
+        if optimizer.kind in STATELESS:
+            return []
+        inference, kept = self.thread.mode.inference, optimizer.kept
+        stale = [p for p in graded if kept.get(p) and not inference]
+        new = [p for p in graded if p not in kept]
+        together = optimizer.kind.endswith(("_foreach", "_fused"))
+        if stale and (new or (together and len(stale) < len(graded))):
+            raise Unsaid  # what becomes of the others is a matter of each optimizer
+        kept.update(dict.fromkeys(new, inference))
+        return stale
 
     def do_step_with_closure(self, step: Step) -> None:
         """As without; the closure runs with grad enabled. Source: E, closure."""
@@ -1105,6 +1126,10 @@ def _suspensions(step: Step) -> int:
     """How often a generator is suspended: in its own body, and in the blocks that it enters."""
     within = sum(_suspensions(inner) for inner in step.body if inner.kind == "with")
     return within + sum(inner.kind == "suspended" for inner in step.body)
+
+
+def _unwritable() -> Refusal:
+    return Refusal("RuntimeError", "Inplace update to inference tensor outside InferenceMode")
 
 
 def _raise_first(refusals: list[Refusal]) -> None:

@@ -44,6 +44,9 @@ DECAYING: Final = {
     "RMSprop_decaying": "torch.optim.RMSprop({0}, lr=0.1, momentum=0.9, weight_decay=0.1)",
 }
 
+#: Those of histories that keep nothing of a parameter between steps.
+STATELESS: Final = ("SGD", "SGD_decaying", "SGD_foreach", "SGD_fused")
+
 #: Those that are no part of histories: they need a closure, or parameters of a certain shape.
 PARTICULAR: Final = {
     "LBFGS": "torch.optim.LBFGS({0}, lr=0.1, max_iter=1)",

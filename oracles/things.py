@@ -226,10 +226,15 @@ class Module:
 
 @dataclass(eq=False)
 class Optimizer:
-    """An optimizer: its kind and its parameters."""
+    """An optimizer.
+
+    kept   the parameters of which it keeps something between steps, with whether that was made
+           in inference mode
+    """
 
     kind: str
     parameters: list[Tensor]
+    kept: dict[Tensor, bool] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

@@ -160,7 +160,7 @@ def judge_with(fault: Fault, trial: Trial, case: Case) -> None:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Pool]:
-    """Fresh processes, one for each task; they are forked from one that has imported this module."""
+    """Fresh processes, one a task; they are forked from one that has imported this module."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", __name__])
     with context.Pool(1, maxtasksperchild=1) as pool:
