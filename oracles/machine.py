@@ -852,6 +852,8 @@ class Machine:
             weight = self.result(original, two, saved=(two,))
         bias = module.parameters["bias"]
         self.versioned(weight)
+        if self.thread.mode.inference:
+            self.versioned(bias)  # it is expanded: a view, which is seen in inference mode alone
         transposed = Tensor(storage=weight.storage, inference=weight.inference)
         transposed.node = self.recorded((weight,))
         return self.result(x, transposed, bias, saved=self.factors(x, transposed))
