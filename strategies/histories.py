@@ -26,6 +26,8 @@ from .layers.kinds import maybe, pick, upto
 
 #: How many steps a history has at the most, those inside of blocks included.
 STEPS: Final = 40
+#: How many blocks lie in each other at the most: Python refuses 20, and some are written as three.
+DEEPEST: Final = 6
 
 _BARE: Final = ("torch.no_grad", "torch.enable_grad", "torch.inference_mode")
 _LEAVING: Final = ("end", "exception", "return", "break")
@@ -252,8 +254,8 @@ class _Sight:
 
     @property
     def room(self) -> bool:
-        """Whether steps are left for a block."""
-        return self.drawing.left > 2
+        """Whether steps are left for a block, and Python takes one more inside of the others."""
+        return self.drawing.left > 2 and len(self.drawing.inside) <= DEEPEST
 
 
 def _pair(draw: DrawFn) -> tuple[str, str]:

@@ -33,7 +33,7 @@ from oracles.machine import ASTRAY, SILENT, Machine
 from oracles.play import Played
 from oracles.things import Refusal
 from oracles.trial import examples as kept_examples
-from strategies.histories import DRAWN, STEPS, histories
+from strategies.histories import DEEPEST, DRAWN, STEPS, histories
 from tests.faults.histories import LAW
 
 from .helpers import drawn, examples
@@ -78,6 +78,19 @@ def test_a_history_has_no_more_steps_than_it_may() -> None:
     # A generator that is left early is suspended once more.
     assert max(sizes) <= STEPS + 10
     assert sum(size > 20 for size in sizes) > len(sizes) / 4
+
+
+def test_blocks_lie_in_each_other_as_deep_as_python_takes() -> None:
+    def depth(steps: tuple[Step, ...]) -> int:
+        return max(
+            ((s.kind in BLOCKS and s.kind not in SILENT) + depth(s.body) for s in steps), default=0
+        )
+
+    assert max(depth(history.steps) for history in many()) == DEEPEST
+    deep: tuple[Step, ...] = (Step("tensor", makes="t0"),)
+    for leaving in ("exception", "break") * (DEEPEST // 2):
+        deep = (Step("with", words=("torch.no_grad()", leaving), body=deep),)
+    assert Played(History(deep)).disagreement(astray()) is None
 
 
 def test_the_machine_imports_no_torch() -> None:
