@@ -133,7 +133,7 @@ def noticed_over_time(fault: Fault, law: Law) -> tuple[Case, Violation]:
     """A case with a history that breaks the law while the fault is planted, as it was drawn."""
     trial = Trial(law, "cpu", register())
     for part in range(10):
-        for drawn in cases(law, "", f"faults {part}", 200):  # drawn once for all faults
+        for drawn in cases(law, "", f"faults {part}", 500):  # drawn once for all faults
             try:
                 judge_with(fault, trial, Case(law.name, "cpu", **drawn))
             except Violation:
