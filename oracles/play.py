@@ -169,7 +169,9 @@ class Played:
         source = rendering.source(self.history)
         pool = scope["pool"]
         with pool, _mode_kept():
-            exec(compile(source, "<torchlaws_history>", "exec"), scope)
+            # What should have made a thing did not run: that is seen in the steps that came.
+            with suppress(NameError):
+                exec(compile(source, "<torchlaws_history>", "exec"), scope)
             # A guard of inference mode switches back when it is collected: here, not at any time.
             for error in watch.refused.values():
                 error.__traceback__ = None

@@ -339,15 +339,6 @@ def _on_module(drawing: _Drawing, kind: str) -> Step:
     return Step(kind, drawing.module(liked=_graded))
 
 
-def _clearing(drawing: _Drawing, kind: str) -> Step:
-    return Step(kind, drawing.module(liked=_frozen_and_graded))
-
-
-def _frozen_and_graded(module: Module) -> bool:
-    """Whether some frozen parameter has a gradient still."""
-    return any(p.grad != "none" and not p.told for p in module.named_parameters().values())
-
-
 def _with_module_flag(drawing: _Drawing, kind: str) -> Step:
     on = drawing.module(liked=_graded)
     return Step(kind, on, (drawing.pick(("False", *_BOOLEANS)),))
@@ -385,9 +376,7 @@ def _attaching(drawing: _Drawing, kind: str) -> Step:
     ]
     if not fit:
         return Step("train", step.on)
-    # One that has the other flag shows that neither takes over what the other says.
-    other = [n for n in fit if drawing.machine.names[n].training is not parent.training]
-    return replace(step, words=(drawing.pick(other * 3 + fit),))
+    return replace(step, words=(drawing.pick(fit),))
 
 
 def _tying(drawing: _Drawing, kind: str) -> Step:
@@ -528,8 +517,8 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
     ),
     **dict.fromkeys(("zero_grad_to_zero", "to_its_device"), (_with_modules, _on_module)),
     "zero_grad": (
-        lambda sight: bool(sight.modules) + 12 * any(not p.told for p in sight.graded),
-        _clearing,
+        lambda sight: bool(sight.modules) + 6 * any(not p.told for p in sight.graded),
+        _on_module,
     ),
     "train_told": (_with_modules, _training),
     "requires_grad_": (
