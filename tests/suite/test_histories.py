@@ -116,7 +116,6 @@ def test_each_departure_is_registered_and_noticed() -> None:
     rare = {
         "detaching_in_place_does_not_forget_a_retained_gradient",
         "fused_optimizers_write_to_inference_tensors",
-        "retained_gradients_are_filled_whatever_is_asked_for",
         "copies_of_a_parametrized_module_share_their_class",
     }
     assert set(ASTRAY) - set(fired) <= rare
@@ -154,11 +153,23 @@ def test_every_refusal_is_reached() -> None:
     """Each by an example that the main job judges first, and most by chance as well."""
     assert len(REFUSALS) >= 25
     kept = [refusals(case.history) for case in kept_examples(LAWS[LAW], "cpu") if case.history]
-    drawn_ones = Counter(phrase for history in many() for phrase in refusals(history))
-    print(drawn_ones)
-    assert [r for r in REFUSALS if not any(r in phrase for found in kept for phrase in found)] == []
+    found = Counter(phrase for history in many() for phrase in refusals(history))
+    print(found)
+    assert [r for r in REFUSALS if not any(r in phrase for each in kept for phrase in each)] == []
     assert len(set().union(*kept)) == len(kept)
-    assert len(drawn_ones) >= 20
+    assert {r for r in REFUSALS if not any(r in phrase for phrase in found)} <= RARE
+
+
+#: Refusals that take many histories to be reached by chance.
+RARE = {
+    "size mismatch",
+    "has no attribute 'weight'",
+    "created in inference mode",
+    "old_fn INTERNAL ASSERT FAILED",
+    "Inference tensors do not track version counter",
+    "leaf variable has been moved into the graph interior",
+    "a saved tensor that has been detached in-place",
+}
 
 
 def refusals(history: History) -> set[str]:
@@ -182,7 +193,7 @@ def test_a_smaller_history_has_tasks_among_tasks_alone() -> None:
 
 
 def test_what_was_made_before_stands_in_for_what_is_left_out() -> None:
-    made = (Step("normal_tensor", makes="t0"), Step("clone", "t0", makes="t1"))
+    made = (Step("tensor", makes="t0"), Step("clone", "t0", makes="t1"))
     history = History((*made, Step("mul_", "t1"), Step("tie", "m0.weight", ("t1.grad",))))
     assert History((made[0], Step("mul_", "t0"), Step("tie", "m0.weight", ("t0.grad",)))) in list(
         smaller(history)
