@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, Verbosity
 
 import oracles.laws  # noqa: F401  # defines the laws
 from oracles.deviations import plain_version
-from oracles.subject import quiet
+from oracles.subject import collect_rarely, quiet
 from strategies import devices
 from tests import report
 
@@ -78,6 +78,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         _validate(config)
     config.pluginmanager.register(report.Reporter(config), "torchlaws-report")
+
+
+def pytest_collection_finish() -> None:
+    collect_rarely()
 
 
 def _validate(config: pytest.Config) -> None:

@@ -40,7 +40,7 @@ from oracles.recipe import execute  # noqa: E402
 from oracles.run import Run  # noqa: E402
 from oracles.setting import Setting  # noqa: E402
 from oracles.specimen import Plan, Specimen, source_of, statements  # noqa: E402
-from oracles.subject import Subject, forget, quiet  # noqa: E402
+from oracles.subject import Subject, collect_rarely, forget, quiet  # noqa: E402
 from oracles.trial import Tally, Trial  # noqa: E402
 from strategies import drawn, histories, parts  # noqa: E402
 
@@ -123,6 +123,7 @@ def measure(number: int, subjects: int) -> dict[str, float]:
     for law in laws:  # torch loads parts of itself when they are first used
         _judge(law, register, 0, 1, [])
     forget()
+    collect_rarely()
     bare, tally = 0.0, {"cells": 0, "subjects": 0, "seconds": 0.0}
     for law in laws:
         followed: list[tuple[Specimen, Plan]] = []

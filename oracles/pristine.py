@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import ReferenceType
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -83,10 +83,8 @@ class Pristine:
         self._frozen: tuple[str, ...] | None = None
         self._training: dict[str, bool] = {}
         self._requires_grad: dict[str, bool] = {}
-        modules = list(self._modules.values())
-        # A second list of weak references, as recurrent layers keep, would forbid swapping.
-        self._keeps = not any(_refers_weakly(m) for m in modules)
-        self._made = [(m, type(m), dict(vars(m)), _contents(m)) for m in modules if self._keeps]
+        modules = self._modules.values()
+        self._made = [(m, type(m), _attributes(m), _contents(m), _referents(m)) for m in modules]
         self._tensors = [(t, _identity(t)) for t in [*model.parameters(), *model.buffers()]]
 
     def tell(self, setting: Setting) -> None:
@@ -153,9 +151,7 @@ class Pristine:
         return (seen.training, seen.requires_grad) == (self._training, self._requires_grad)
 
     def _put_back_attributes(self) -> bool:
-        if not self._keeps:
-            return False
-        for module, kind, attributes, contents in self._made:
+        for module, kind, attributes, contents, referents in self._made:
             if type(module) is not kind:
                 module.__class__ = kind
             own = module.__dict__
@@ -163,18 +159,33 @@ class Pristine:
             own.update(attributes)
             for name, content in contents:
                 _refill(attributes[name], content)
+            for name, tensors in referents.items():
+                own[name] = [t if t is None else ref(t) for t in tensors]
         return all(_identity(t) == identity for t, identity in self._tensors)
 
 
-def _refers_weakly(module: nn.Module) -> bool:
-    lists = (value for value in vars(module).values() if isinstance(value, list))
-    return any(isinstance(item, ReferenceType) for found in lists for item in found)
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """All but lists of weak references: torch swaps no tensor of which someone keeps one."""
+    return {n: value for n, value in vars(module).items() if not _refers_weakly(value)}
 
 
 def _contents(module: nn.Module) -> list[tuple[str, Any]]:
-    """Copies of the containers among its attributes: parameters, hooks, submodules and so on."""
+    """Copies of the containers among these: parameters, hooks, submodules and so on."""
     kinds = (dict, list, set)
-    return [(n, value.copy()) for n, value in vars(module).items() if isinstance(value, kinds)]
+    return [(n, v.copy()) for n, v in _attributes(module).items() if isinstance(v, kinds)]
+
+
+def _referents(module: nn.Module) -> dict[str, list[Tensor | None]]:
+    """What its lists of weak references, as recurrent layers keep, refer to."""
+    return {
+        n: [item if item is None else item() for item in value]
+        for n, value in vars(module).items()
+        if _refers_weakly(value)
+    }
+
+
+def _refers_weakly(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, ReferenceType) for item in value)
 
 
 def _refill(container: Any, content: Any) -> None:

@@ -6,8 +6,9 @@ A script that evaluates such an expression sees the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import product
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -213,11 +214,16 @@ class Run:
     def evaluate(self, *expressions: str) -> Seen:
         """More that it shows: expressions in its scope, for runs with steps."""
         try:
-            return self._seen({e: eval(e, dict(self.scope)) for e in expressions})
+            return self._seen({e: eval(_compiled(e), dict(self.scope)) for e in expressions})
         except NotImplementedError:
             if self.subject.has_values:
                 raise
             raise NotApplicable("tensors of the meta device have no values") from None
+
+
+@cache
+def _compiled(expression: str) -> CodeType:
+    return compile(expression, "<torchlaws_expression>", "eval")
 
 
 def in_state(name: str) -> str:

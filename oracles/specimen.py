@@ -114,7 +114,7 @@ def _build(specimen: Specimen, device: str) -> str:
     dtype = str(DTYPES[specimen.dtype])
     moves = [] if specimen.dtype == "float32" else [f".to({dtype})"]
     elsewhere = "" if device == "cpu" else f".to({device!r})"
-    lines = ["def build():", f"    {_seeding(specimen, 'cpu')}"]
+    lines = ["def build():", f"    {seeding(specimen, 'cpu')}"]
     lines += [f"    model = Model(){''.join(moves)}"]
     lines += [
         "    with torch.no_grad():  # away from 0 and 1: normalisation is no identity, sums no 0",
@@ -130,7 +130,7 @@ def _build(specimen: Specimen, device: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _seeding(specimen: Specimen, device: str, reseed: int = 0) -> str:
+def seeding(specimen: Specimen, device: str, reseed: int = 0) -> str:
     """The statement that seeds the randomness of a device.
 
     torch.manual_seed takes a traceback for each device that is not yet in use: it costs
@@ -164,7 +164,7 @@ def statements(specimen: Specimen, plan: Plan, device: str = "cpu") -> list[str]
         lines += [f"model.get_parameter({n!r}).requires_grad_(False)" for n in setting.frozen]
     lines += [f"x[{i}].requires_grad_()" for i in setting.inputs]
     lines += plan.prepare.splitlines()
-    lines += [_seeding(specimen, device, plan.reseed)]
+    lines += [seeding(specimen, device, plan.reseed)]
     call = "model(*x)" if len(specimen.recipe.outputs) > 1 else "(model(*x),)"
     indent = ""
     for context in setting.grad:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..law import law
 from ..relations import agree
 from ..setting import Setting, all_of, evaluating, plain_grad
+from ..specimen import seeding
 from ..subject import Subject
 from ..traits import DROPOUTS, MODE_DEPENDENT
 
@@ -34,7 +35,8 @@ def evaluation_draws_no_randomness(subject: Subject, setting: Setting) -> None:
 )
 def evaluation_is_deterministic(subject: Subject, setting: Setting) -> None:
     """In evaluation mode a second forward gives the same, whatever the random generator says."""
-    again = "torch.manual_seed(1)\nout = model(*x)\nout = out if isinstance(out, tuple) else (out,)"
+    again = f"{seeding(subject.specimen, subject.device, 1)}\nout = model(*x)\n"
+    again += "out = out if isinstance(out, tuple) else (out,)"
     agree(subject.run(setting, after=again).output, subject.run(setting).output)
 
 

@@ -11,6 +11,7 @@ from ..law import law
 from ..relations import agree, equal, every, holds, refuses
 from ..sample import Sample
 from ..setting import Setting, all_of, evaluating, grad_enabled, plain_grad, training, uniform
+from ..specimen import seeding
 from ..subject import Layer, Subject
 
 _BATCH: Final = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
@@ -257,7 +258,7 @@ def reseeding_repeats_a_mask(layer: Layer, setting: Setting) -> None:
     """A second forward draws on, and with the same seed it repeats the first, in any grad mode."""
     again = "drawn = torch.get_rng_state()\nwith torch.no_grad(): model(x[0].detach())\n"
     again += "on = not torch.equal(drawn, torch.get_rng_state())\n"
-    again += f"torch.manual_seed({layer.specimen.seed})\n"
+    again += f"{seeding(layer.specimen, layer.device)}\n"
     again += (
         _NO_GRAD
         + "    same = torch.allclose(model(x[0]), out[0], rtol=0, atol=0, equal_nan=True)\n"

@@ -14,7 +14,7 @@ from ..relations import CLOSE, agree, equal, every, holds, refuses
 from ..run import in_state
 from ..sample import Nesting, Sample
 from ..setting import ENABLED, Setting, all_of, core_grad, evaluating, unfrozen
-from ..specimen import UNWRAP
+from ..specimen import UNWRAP, seeding
 from ..subject import Subject
 
 #: The module called with copies of its parameters and buffers, which require grad as told.
@@ -57,6 +57,8 @@ def a_functional_call_is_recorded_by_what_it_is_given(subject: Subject, setting:
         agree(run.recording, plain.recording)
 
 
+#: Forward may write to its inputs: the second one takes copies.
+_COPIED = "again = [t.detach().clone() for t in x]"
 #: The gradients by torch.func.grad, held beside those that backward has left in .grad.
 _GRADIENTS = """\
 def loss(parameters, *x):
@@ -67,8 +69,7 @@ parameters = {{n: p.detach() for n, p in model.named_parameters()}}
 wanted = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
 for name in {frozen!r}:
     model.get_parameter(name).requires_grad_(False)
-_, again = build()
-torch.manual_seed({seed})
+{seeding}
 with {context}:
     found = torch.func.grad(loss)(parameters, *again)
 pairs = zip(found.values(), wanted, strict=True)
@@ -92,11 +93,11 @@ def a_transform_computes_the_gradients_of_frozen_parameters_too(
     subject.needs_values()
     compared = _GRADIENTS.format(
         frozen=setting.frozen,
-        seed=subject.specimen.seed,
+        seeding=seeding(subject.specimen, subject.device),
         context=", ".join(setting.grad) or "torch.enable_grad()",
         close=CLOSE[dtype],
     )
-    run = subject.backward(setting.but(grad=ENABLED, frozen=()), after=compared)
+    run = subject.backward(setting.but(grad=ENABLED, frozen=()), prepare=_COPIED, after=compared)
     every(run.evaluate("close"), True)
 
 

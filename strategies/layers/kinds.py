@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from oracles.recipe import Input, Node, Recipe, render
+from oracles.traits import class_of
 
 FLOATS: Final = ("float32", "float64", "bfloat16", "float16")
 ALL: Final = (*FLOATS, "complex64")
@@ -79,16 +81,25 @@ def kind(
     bound: Callable[[Shape], int] | None = None,
     size: int = 1,
 ) -> Callable[[Maker], Maker]:
-    """Register a maker for each of these ops."""
+    """Register a maker for each of these ops that this torch has."""
 
     def register(make: Maker) -> Maker:
         for op in ops:
-            KINDS[op] = Kind(
-                op, make, ranks, dtypes, fits, second, writes, integer, dense, bound, size
-            )
+            if torch_has(class_of(op)):
+                KINDS[op] = Kind(
+                    op, make, ranks, dtypes, fits, second, writes, integer, dense, bound, size
+                )
         return make
 
     return register
+
+
+def torch_has(name: str) -> bool:
+    """Whether this torch has that name in torch.nn; "" it always has."""
+    try:
+        return not name or bool(attrgetter(name)(torch.nn))
+    except AttributeError:
+        return False
 
 
 @cache

@@ -68,7 +68,9 @@ def test_a_fault_is_noticed_and_its_script_shows_it(
     law = LAWS[FAULTS[name].laws[0]]
     case, violation = small(FAULTS[name], law)
     path = tmp_path / "violation.py"
-    path.write_text(script(case, violation), encoding="utf-8")
+    text = script(case, violation)
+    path.write_text(text, encoding="utf-8")
+    print(text)  # pytest -rP shows it
     assert "AssertionError" in processes.apply(run_script, (str(path), name)), path
     assert processes.apply(run_script, (str(path), "")) == "", path
 

@@ -23,6 +23,7 @@ from oracles.results import LawResult, Status
 from oracles.script import message, reproduces, script
 from oracles.trial import Tally, Trial, examples, replay, smallest, witnesses
 from strategies import drawn_for, parts
+from strategies.layers.kinds import torch_has
 from tests import report
 
 
@@ -81,9 +82,9 @@ def _result(trial: Trial, found: dict[str, Any], seconds: float) -> LawResult:
 
 def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
     """The status of the law, with the violation or the reason that explains it."""
-    too_new = _too_new(trial.law, trial.register.version)
+    too_new = _too_new(trial.law, trial.layer, trial.register.version)
     if too_new:
-        return too_new
+        return {"status": Status.NOT_APPLICABLE.value, "reason": too_new}
     try:
         _draw(trial, config)
     except Violation:
@@ -209,11 +210,13 @@ def _enough(trait: str) -> int:
     return 20_000 if trait == KERNEL else 1
 
 
-def _too_new(law: Law, version: str) -> dict[str, Any] | None:
-    if not law.since or _release(version) >= _release(law.since):
-        return None
-    reason = f"speaks of torch {law.since} and later, this is {version}"
-    return {"status": Status.NOT_APPLICABLE.value, "reason": reason}
+def _too_new(law: Law, layer: str, version: str) -> str:
+    """What this torch does not have yet that the law speaks of; "" if it has all."""
+    if not torch_has(layer):
+        return f"torch {version} has no nn.{layer}"
+    if law.since and _release(version) < _release(law.since):
+        return f"speaks of torch {law.since} and later, this is {version}"
+    return ""
 
 
 def _release(version: str) -> tuple[int, ...]:
