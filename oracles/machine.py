@@ -591,7 +591,8 @@ class Machine:
             raise Refusal(
                 "RuntimeError", "can't retain_grad on Tensor that has requires_grad=False"
             )
-        node = tensor.history()
+        # Of a leaf nothing is to be made out, also where it is a view that could not say.
+        node = tensor.history() if tensor.node is not None else None
         if node is not None and tensor not in node.retained:
             node.retained.append(tensor)
 

@@ -251,5 +251,12 @@ def test_torch_agrees_with_the_machine(history: History) -> None:
     assert Played(history).disagreement(astray()) is None
 
 
+def test_a_view_that_is_a_leaf_retains_no_gradient_and_refuses_nothing() -> None:
+    """Chance finds it once in two thousand histories: it was wrong for long."""
+    disabled, made = Step("set_grad_enabled", words=("False",)), Step("view", "t0", makes="t1")
+    written = Step("requiring_tensor", makes="t0"), disabled, made, Step("add_", "t1", ("t0",))
+    assert Played(History((*written, Step("retain_grad", "t1")))).disagreement(astray()) is None
+
+
 def test_the_laws_are_of_histories() -> None:
     assert {LAW} < {n for n in vars(laws) if not n.startswith("_")}
