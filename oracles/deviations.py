@@ -238,6 +238,12 @@ def grad_is_enabled_inside_of_inference_mode(case: Case) -> bool:
     return any(fold(stack).grad and fold(stack).inference for stack in _stacks(case))
 
 
+@condition
+def it_runs_in_inference_mode(case: Case) -> bool:
+    """Inference mode is on at the end of the stack."""
+    return any(fold(stack).inference for stack in _stacks(case))
+
+
 @of_modules
 def no_parameter_has_a_gradient(specimen: Specimen, setting: Setting) -> bool:
     """Backward gives no parameter a gradient, or there is no parameter."""
@@ -404,6 +410,17 @@ def a_normalisation_amplifies_the_rounding_of_another(specimen: Specimen, settin
 def a_batch_norm_is_there(specimen: Specimen, setting: Setting) -> bool:
     """Some layer is batch normalisation."""
     return any("BatchNorm" in op for op in specimen.recipe.ops())
+
+
+@of_modules
+def an_instance_norm_evaluates_by_its_statistics(specimen: Specimen, setting: Setting) -> bool:
+    """Some instance norm has running statistics and is in evaluation mode."""
+    return any(
+        "InstanceNorm" in node.op
+        and node.arguments.get("track_running_stats", False)
+        and not setting.trains(path)
+        for path, node in specimen.recipe.paths()
+    )
 
 
 @of_modules
