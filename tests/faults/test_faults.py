@@ -33,7 +33,7 @@ from oracles.deviations import Register, load
 from oracles.law import LAWS, Law, Unsupported, Violation
 from oracles.play import Played
 from oracles.script import script
-from oracles.trial import Trial, forget, smallest
+from oracles.trial import Trial, examples, forget, smallest
 from strategies import cases, drawn_for
 from tests.faults import histories
 from tests.faults.faults import FAULTS, Fault
@@ -86,6 +86,26 @@ def small(fault: Fault, law: Law) -> tuple[Case, Violation]:
     finally:
         forget()
         torch._C._set_grad_enabled(True)
+
+
+#: Noticed, by chance, in fewer than one of 300 histories: the main job plays a thousand.
+RARE: Final = (
+    "AppendingHandsOnTheFlag",
+    "ConvertingForgetsGradients",
+    "EvaluatingForgetsGradients",
+    "OptimizersClearWhatIsTrainedAlone",
+    "ReplacingTrains",
+    "ZeroGradSkipsWhatIsFrozen",
+)
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_the_main_job_is_sure_to_notice_what_chance_seldom_shows(name: str) -> None:
+    law = LAWS[histories.LAW]
+    trial = Trial(law, "cpu", register())
+    with pytest.raises(Violation):
+        for case in examples(law, "cpu"):
+            judge_with(FAULTS[name], trial, case)
 
 
 def test_histories_shrink_to_the_steps_that_matter() -> None:
