@@ -102,9 +102,9 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
         return {"status": Status.TIMED_OUT.value, "reason": str(reason)}
     except Exception:
         return {"status": Status.CRASHED.value, "reason": traceback.format_exc(limit=-8)}
-    mended = _mended(trial)
-    if mended:
-        return {"status": Status.MENDED.value, "reason": mended}
+    healed = mended(trial)
+    if healed:
+        return {"status": Status.MENDED.value, "reason": healed}
     return _covered(trial)
 
 
@@ -248,7 +248,7 @@ def _violated(
     }
 
 
-def _mended(trial: Trial) -> str:
+def mended(trial: Trial) -> str:
     """The deviations whose witnesses hold now: an error until the register says so."""
     healed = []
     for deviation, case in witnesses(trial.law, trial.device, trial.register, trial.layer):
