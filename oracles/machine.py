@@ -312,7 +312,13 @@ class Machine:
         for hook in [h for h in hooks if h.active]:
             hook.active = False
             outer, self.meanwhile = self.meanwhile, []
-            moments = [m for m in self.run(self.bodies(hook.step)) if isinstance(m, Moment)]
+            moments = []
+            # After a step that goes another way here than in torch, what the next one is about may
+            # have no name. The moments until then are compared, and they tell the difference.
+            with suppress(KeyError):
+                for moment in self.run(self.bodies(hook.step)):
+                    if isinstance(moment, Moment):
+                        moments.append(moment)
             self.meanwhile = outer + moments
 
     def call_in_backward(self, hooks: list[Hook]) -> None:

@@ -258,5 +258,21 @@ def test_a_view_that_is_a_leaf_retains_no_gradient_and_refuses_nothing() -> None
     assert Played(History((*written, Step("retain_grad", "t1")))).disagreement(astray()) is None
 
 
+def test_a_hook_that_goes_another_way_is_a_difference_as_any_other() -> None:
+    """By the rules t1 is an inference tensor and t2 is never made; torch makes it."""
+    inside = (Step("tanh", "t0", makes="t1"),)
+    body = (
+        Step("set_grad_enabled", words=("True",)),
+        Step("decorated", words=("torch.inference_mode()", "coroutine"), body=inside),
+        Step("mul", "t1", ("t0",), "t2"),
+        Step("tanh", "t2", makes="t3"),
+    )
+    hook = Step("tensor_hook", "t0", makes="h0", body=body)
+    made, run = Step("requiring_tensor", makes="t0"), Step("backward_retaining", "t0")
+    played = Played(History((made, hook, run)))
+    assert played.disagreement() is not None
+    assert played.disagreement(astray()) is None
+
+
 def test_the_laws_are_of_histories() -> None:
     assert {LAW} < {n for n in vars(laws) if not n.startswith("_")}
