@@ -152,7 +152,8 @@ def test_every_pair_of_steps_is_reached(part: int) -> None:
 def test_every_refusal_is_reached() -> None:
     """Each by an example that the main job judges first, and most by chance as well."""
     assert len(REFUSALS) >= 25
-    kept = [refusals(case.history) for case in kept_examples(LAWS[LAW], "cpu") if case.history]
+    stored = [case.history for case in kept_examples(LAWS[LAW], "cpu") if case.history]
+    kept = [shown for shown in map(refusals, stored) if shown]  # others are there for a fault
     found = Counter(phrase for history in many() for phrase in refusals(history))
     print(found)
     assert [r for r in REFUSALS if not any(r in phrase for each in kept for phrase in each)] == []
