@@ -14,7 +14,7 @@ from hypothesis import seed as seeded
 
 from oracles.case import Case, to_json
 from oracles.codec import encode
-from oracles.deviations import Register, load, plain_version
+from oracles.deviations import Deviation, Register, load, plain_version
 from oracles.history import BLOCKS, SIMPLE
 from oracles.law import LAWS, Law, OutOfScope, Unsupported, Violation
 from oracles.laws.layers import KERNEL
@@ -259,17 +259,22 @@ def mended(trial: Trial) -> str:
             continue
         if violation is None and deviation.basis == "rounding":
             continue  # how torch rounds depends on the processor as well: it need not be mended
-        if violation is None:
-            shown = None
-        elif deviation.explains(case, violation):
-            shown = deviation
-        else:  # in some versions another deviation comes first and hides it
-            shown = trial.register.explaining(case, violation)
+        shown = _shown(deviation, case, violation, trial.register)
         if shown is None:
             healed.append(f"{deviation.name}: its witness no longer shows it")
         else:
             trial.tally.deviating[shown.name] += 1
     return "; ".join(healed)
+
+
+def _shown(
+    deviation: Deviation, case: Case, violation: Violation | None, register: Register
+) -> Deviation | None:
+    """The deviation that its witness shows: it, or one of some versions alone that hides it."""
+    if violation is None or deviation.explains(case, violation):
+        return deviation if violation else None
+    other = register.explaining(case, violation)
+    return other if other and other.torch else None
 
 
 #: What so many histories reach at the least.

@@ -41,7 +41,7 @@ DEVIATION = Deviation(
     seen=r"model\..*",
     ulps=0.0,
 )
-OTHER = replace(DEVIATION, name="anything_goes", condition="always", torch="")
+OTHER = replace(DEVIATION, name="anything_goes", condition="always")
 
 
 def violation(expression: str = "model.weight", ulps: float | None = None) -> Violation:
@@ -165,6 +165,12 @@ def test_a_witness_that_another_deviation_hides_is_not_mended() -> None:
         "",
         {OTHER.name: 2},
     )
+
+
+def test_a_witness_that_a_deviation_of_all_versions_hides_is_told() -> None:
+    elsewhere = replace(DEVIATION, seen=r"out\[\d\]")
+    always = replace(OTHER, torch="")
+    assert told((elsewhere, RENORMALISING), (always, RENORMALISING))[0].endswith("shows it")
 
 
 def test_rounding_need_not_be_seen_on_this_processor() -> None:
