@@ -57,7 +57,7 @@ def main() -> None:
     """Measure one worker and two, and print the table."""
     arguments = _arguments()
     if arguments.worker is not None:
-        print(json.dumps(measure(arguments.worker, arguments.subjects)))
+        print(json.dumps(measure(arguments.worker, arguments.subjects, arguments.beside)))
         return
     measured = summary(arguments.subjects, arguments.repeats)
     width = max(map(len, measured))
@@ -77,6 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--subjects", type=int, default=12, help="subjects a law")
     parser.add_argument("--repeats", type=int, default=3, help="runs, of which the median counts")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--beside", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -91,12 +92,14 @@ def summary(subjects: int, repeats: int) -> dict[str, float]:
 
     both = median(sum(w["cells"] / w["seconds"] for w in pair) for pair in pairs)
     per_second = median(run["cells"] / run["seconds"] for run in single)
+    share = median(run["bare_seconds"] / run["seconds"] for run in single)
     return {
         "laws": of("laws"),
         "cells": of("cells"),
         "cells_per_second": per_second,
+        "cells_per_second_of_torch_alone": per_second / share,
         "subjects_per_second": median(run["subjects"] / run["seconds"] for run in single),
-        "torch_share": median(run["bare_seconds"] / run["seconds"] for run in single),
+        "torch_share": share,
         "speedup_of_2": both / per_second,
         "steps_per_second": of("steps_per_second"),
         "peak_gib": max(w["peak_gib"] for run in alone + pairs for w in run),
@@ -105,14 +108,19 @@ def summary(subjects: int, repeats: int) -> dict[str, float]:
 
 def _workers(seeds: list[int], subjects: int) -> list[dict[str, float]]:
     command = [sys.executable, __file__, "--subjects", str(subjects), "--worker"]
+    if len(seeds) > 1:
+        command.insert(2, "--beside")
     started = [
         subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in seeds
     ]
     return [json.loads(process.communicate()[0]) for process in started]
 
 
-def measure(number: int, subjects: int) -> dict[str, float]:
-    """Judge the laws over modules on drawn specimens, then run the same bare."""
+def measure(number: int, subjects: int, beside: bool = False) -> dict[str, float]:
+    """Judge the laws over modules on drawn specimens, and run the same bare; histories after.
+
+    beside: another worker does the same, and only the judging is measured.
+    """
     warnings.filterwarnings("ignore")
     quiet()
     torch.set_num_threads(1)
@@ -132,16 +140,15 @@ def measure(number: int, subjects: int) -> dict[str, float]:
         tally["seconds"] += time.perf_counter() - start
         tally["cells"] += judged.cells
         tally["subjects"] += judged.subjects
-        bare += _bare(followed)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    steps = steps_per_second(number)
-    return {
+        bare += 0 if beside else _bare(followed)
+    measured = {
         **tally,
         "laws": len(laws),
-        "bare_seconds": bare,
-        "steps_per_second": steps,
-        "peak_gib": peak,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+    if not beside:
+        measured |= {"bare_seconds": bare, "steps_per_second": steps_per_second(number)}
+    return measured
 
 
 def steps_per_second(number: int, count: int = 300) -> float:

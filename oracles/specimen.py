@@ -68,14 +68,6 @@ class Plan:
     after: str = ""
     reseed: int = 0
 
-    @cached_property
-    def _hash(self) -> int:
-        steps = (self.backward, self.prepare, self.between, self.after)
-        return hash((self.setting, *steps, self.reseed))
-
-    def __hash__(self) -> int:
-        return self._hash
-
     @property
     def has_steps(self) -> bool:
         """Whether it does more than forward and the usual backward."""

@@ -108,7 +108,7 @@ class Subject:
         # Graphs of remembered runs hold the parameters, which steps may not bear: two stacks.
         self._idle: dict[bool, list[Pristine]] = {False: [first], True: []}
         self._runs: dict[Plan, Run | Exception] = {}
-        self._kin: dict[str, Self] = {}
+        self._kin: dict[str, Self | None] = {}
 
     @classmethod
     def of(cls, specimen: Specimen, device: str) -> Self:
@@ -177,13 +177,18 @@ class Subject:
 
     def on(self, device: str) -> Self:
         """The same specimen on another device."""
-        return self if device == self.device else self._akin(device, lambda s: s, device)
+        return self._akin(device, lambda s: s, device)
 
     def _akin(self, name: str, changed: Callable[[Specimen], Specimen], device: str = "") -> Self:
-        """Another subject that differs in this: made once, so that its runs are remembered."""
+        """The subject that differs in this: itself, where nothing does, or else made once.
+
+        Its runs are remembered as well.
+        """
         if name not in self._kin:
-            self._kin[name] = type(self)(changed(self.specimen), device or self.device)
-        return self._kin[name]
+            specimen, device = changed(self.specimen), device or self.device
+            alike = (specimen, device) == (self.specimen, self.device)
+            self._kin[name] = None if alike else type(self)(specimen, device)
+        return self._kin[name] or self
 
     @property
     def has_values(self) -> bool:

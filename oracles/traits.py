@@ -584,6 +584,11 @@ MODE_DEPENDENT: Final = (
     "spectral_norm",
 )
 
+#: Kinds with parameters that all optimizers and transforms take: laws about parameters share them.
+PARAMETRIC: Final = ("Linear", "Conv1d", "PReLU", "scale")
+#: Kinds with buffers; all but the last move them.
+BUFFERED: Final = ("BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d", "shift")
+
 
 def class_of(op: str) -> str:
     """The class of torch.nn whose layer the node is; "" for a function, parameter or buffer.

@@ -6,14 +6,13 @@ from ..law import law
 from ..relations import agree, agree_with
 from ..setting import Setting, grad_enabled, partly_frozen
 from ..subject import Subject
-
-_TRACKING = ("BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d")
+from ..traits import BUFFERED
 
 
 @law(
     source="Module.register_buffer: 'should not be considered a model parameter'",
     norms=("E19", "G9"),
-    having=(*_TRACKING, "shift"),
+    having=BUFFERED,
 )
 def buffers_never_require_grad(subject: Subject, setting: Setting) -> None:
     """After forward and backward, in any mode, every buffer is a leaf that does not require grad."""
@@ -22,7 +21,7 @@ def buffers_never_require_grad(subject: Subject, setting: Setting) -> None:
     agree_with(subject.backward(setting).buffers, expected)
 
 
-@law(source="nn.BatchNorm1d", norms=("G13",), when=grad_enabled, having=_TRACKING)
+@law(source="nn.BatchNorm1d", norms=("G13",), when=grad_enabled, having=BUFFERED)
 def backward_changes_no_state(subject: Subject, setting: Setting) -> None:
     """Only forward moves parameters and buffers: backward leaves them as they are."""
     agree(subject.backward(setting).state, subject.run(setting).state)
@@ -32,7 +31,7 @@ def backward_changes_no_state(subject: Subject, setting: Setting) -> None:
     source="nn.BatchNorm1d; Module.requires_grad_",
     norms=("E4", "G12"),
     when=partly_frozen,
-    having=_TRACKING,
+    having=BUFFERED,
 )
 def frozen_layers_gather_the_same_statistics(subject: Subject, setting: Setting) -> None:
     """Freezing does not stop running statistics: they move as without it."""

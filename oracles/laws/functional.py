@@ -16,6 +16,7 @@ from ..sample import Nesting, Sample
 from ..setting import ENABLED, Setting, all_of, core_grad, evaluating, unfrozen
 from ..specimen import UNWRAP, seeding
 from ..subject import Subject
+from ..traits import PARAMETRIC
 
 #: The module called with copies of its parameters and buffers, which require grad as told.
 _FUNCTIONAL = """\
@@ -81,7 +82,7 @@ close = all(torch.allclose(f, w, rtol={close}, atol={close}) for f, w in pairs)
     source="torch.func.grad; torch.func.functional_call",
     norms=("K16",),
     when=all_of(core_grad, evaluating),
-    having=("Linear", "Conv1d"),
+    having=PARAMETRIC,
 )
 def a_transform_computes_the_gradients_of_frozen_parameters_too(
     subject: Subject, setting: Setting

@@ -21,6 +21,7 @@ from ..setting import (
     unfrozen,
 )
 from ..subject import Subject
+from ..traits import BUFFERED, PARAMETRIC
 
 
 @law(
@@ -55,7 +56,7 @@ def inference_mode_changes_no_training_flag(subject: Subject, setting: Setting) 
     source="C++ notes on inference mode; nn.BatchNorm1d",
     norms=("C14",),
     when=in_inference_mode,
-    having=("BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d"),
+    having=BUFFERED,
 )
 def buffers_moved_in_inference_mode_stay_normal(subject: Subject, setting: Setting) -> None:
     """Statistics updated under inference_mode remain normal tensors, fit for later training."""
@@ -69,7 +70,7 @@ def buffers_moved_in_inference_mode_stay_normal(subject: Subject, setting: Setti
     source="C++ notes on inference mode",
     norms=("C16",),
     when=all_of(plain_grad, training, unfrozen),
-    having=("Linear", "Conv1d", "PReLU", "scale"),
+    having=PARAMETRIC,
 )
 def a_module_built_in_inference_mode_has_inference_parameters(
     subject: Subject, setting: Setting
@@ -87,7 +88,7 @@ def a_module_built_in_inference_mode_has_inference_parameters(
     source="C++ notes on inference mode: the rule of allocation",
     norms=("C20",),
     when=all_of(plain_grad, training, unfrozen),
-    having=("Linear", "Conv1d", "PReLU", "scale"),
+    having=PARAMETRIC,
 )
 def a_copy_made_in_inference_mode_has_inference_parameters(
     subject: Subject, setting: Setting
@@ -213,7 +214,7 @@ def modules_refuse_to_save_inference_tensors(sample: Sample) -> None:
     source="C++ notes on inference mode, in-place operations on normal tensors",
     norms=("C18",),
     when=all_of(plain_grad, unfrozen),
-    having=("Linear", "Conv1d", "PReLU", "scale"),
+    having=PARAMETRIC,
 )
 def a_step_in_inference_mode_keeps_parameters_trainable(subject: Subject, setting: Setting) -> None:
     """Optimizer.step under inference_mode leaves normal leaves that require grad."""

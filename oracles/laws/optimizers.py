@@ -12,8 +12,8 @@ from ..relations import absent, agree, agree_with, every
 from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
 from ..specimen import DEFAULT_MODE
 from ..subject import Subject
+from ..traits import PARAMETRIC
 
-_PARAMETERS = ("Linear", "Conv1d", "PReLU", "scale")
 _ANY = {**OPTIMIZERS, **DECAYING, **PARTICULAR}
 #: One step. All optimizers take a closure; LBFGS needs one.
 _STEP = "optimizer.step(lambda: torch.zeros(()))\n"
@@ -34,7 +34,7 @@ def _some(subject: Subject, table: dict[str, str]) -> list[str]:
     source="notes/autograd, No-grad Mode, on optimizers",
     norms=("B26", "E20"),
     when=plain_grad,
-    having=_PARAMETERS,
+    having=PARAMETRIC,
 )
 def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
     """Optimizer.step leaves parameters the leaves they were, and the grad mode as it was."""
@@ -51,7 +51,7 @@ def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
     source="notes/autograd, No-grad Mode, on optimizers",
     norms=("B26",),
     when=all_of(plain_grad, unfrozen),
-    having=_PARAMETERS,
+    having=PARAMETRIC,
 )
 def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
     """Optimizer.step leaves the grad mode of its caller, whichever it is."""
@@ -65,7 +65,7 @@ def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
     source="Optimizer.zero_grad, set_to_none: 'skips the step altogether'",
     norms=("E7",),
     when=all_of(plain_grad, partly_frozen),
-    having=_PARAMETERS,
+    having=PARAMETRIC,
 )
 def a_step_skips_parameters_without_gradient(subject: Subject, setting: Setting) -> None:
     """A parameter whose .grad is None does not move, in spite of weight decay and momentum."""
@@ -121,7 +121,7 @@ def a_zero_gradient_does_not_protect_from_weight_decay(subject: Subject, setting
     source="Module.zero_grad; Optimizer.zero_grad",
     norms=("E10",),
     when=plain_grad,
-    having=_PARAMETERS,
+    having=PARAMETRIC,
 )
 def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
     """zero_grad(set_to_none=True) makes each .grad None, False makes it zero; no flag changes."""
@@ -145,7 +145,7 @@ def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
     source="torch.optim, Taking an optimization step: optimizer.step(closure)",
     norms=("B27",),
     when=all_of(plain_grad, unfrozen),
-    having=_PARAMETERS,
+    having=PARAMETRIC,
 )
 def a_closure_runs_with_grad_enabled(subject: Subject, setting: Setting) -> None:
     """step(closure) enables grad for the closure, called inside no_grad as well."""
@@ -162,7 +162,7 @@ def a_closure_runs_with_grad_enabled(subject: Subject, setting: Setting) -> None
     source='torch.optim: "can\'t optimize a non-leaf Tensor"',
     norms=("E20",),
     when=plain_grad,
-    having=_PARAMETERS,
+    having=PARAMETRIC,
 )
 def optimizers_refuse_tensors_that_are_no_leaves(subject: Subject, setting: Setting) -> None:
     """An optimizer accepts frozen leaves and rejects tensors that are no leaves."""
@@ -172,7 +172,7 @@ def optimizers_refuse_tensors_that_are_no_leaves(subject: Subject, setting: Sett
     every(subject.run(setting, prepare="refused = False\n" + attempt).evaluate("refused"), True)
 
 
-@law(source="Optimizer.zero_grad, note 2", norms=("E11",), when=plain_grad, having=_PARAMETERS)
+@law(source="Optimizer.zero_grad, note 2", norms=("E11",), when=plain_grad, having=PARAMETRIC)
 def a_gradient_is_none_iff_none_was_received(subject: Subject, setting: Setting) -> None:
     """After zero_grad(set_to_none=True) and backward, .grad is None where backward gave nothing."""
     again = _some(subject, OPTIMIZERS)[0] + "optimizer.zero_grad(set_to_none=True)\n"
