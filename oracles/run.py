@@ -207,6 +207,11 @@ class Run:
         )
 
     @property
+    def records(self) -> bool:
+        """Whether an output requires grad: if none does, there is nothing to go backward from."""
+        return any(t.requires_grad for t in self.out)
+
+    @property
     def draws(self) -> bool:
         """Whether it drew from a global random generator."""
         return not all(map(torch.equal, self.random_states, self.subject.start))
@@ -214,7 +219,8 @@ class Run:
     def evaluate(self, *expressions: str) -> Seen:
         """More that it shows: expressions in its scope, for runs with steps."""
         try:
-            return self._seen({e: eval(_compiled(e), dict(self.scope)) for e in expressions})
+            scope = dict(self.scope)  # eval adds the builtins, which a run need not keep
+            return self._seen({e: eval(_compiled(e), scope) for e in expressions})
         except NotImplementedError:
             if self.subject.has_values:
                 raise

@@ -231,13 +231,19 @@ class Subject:
         where the module raises in this setting, and Violation where only a step raises.
         """
         found = self._runs.get(plan)
-        if found is None:
+        if found is None and plan.has_steps:  # such a run keeps a module for itself while it lasts
             found = self._execute(plan)
-            if not plan.has_steps:  # such a run keeps a module for itself while it is there
-                self._runs[plan] = found
+        elif found is None:
+            found = self._runs[plan] = self._as_good(plan) or self._execute(plan)
         if isinstance(found, Exception):
             raise self._judged(found, plan) from found
         return found
+
+    def _as_good(self, plan: Plan) -> Run | None:
+        """The run with or without backward, if there was nothing to go backward from."""
+        other = Plan(plan.setting, "" if plan.backward else BACKWARD, reseed=plan.reseed)
+        run = self._runs.get(other)
+        return run if isinstance(run, Run) and not run.records else None
 
     def _judged(self, error: Exception, plan: Plan) -> Exception:
         if plan.has_steps:

@@ -101,6 +101,26 @@ def test_a_run_shows_what_its_statements_show(specimens: list[Specimen]) -> None
                     raise AssertionError(shown) from violation
 
 
+def test_what_has_nothing_to_go_backward_from_runs_once() -> None:
+    subject = Subject(LIVELY)
+    unrecorded, recorded = Setting(grad=NO_GRAD), Setting()
+    assert subject.run(unrecorded) is subject.backward(unrecorded)
+    assert subject.run(recorded) is not subject.backward(recorded)
+    evaluated = unrecorded.but(training=False)
+    assert subject.backward(evaluated) is subject.run(evaluated)
+    assert subject.run(unrecorded, reseed=1) is not subject.backward(unrecorded)
+
+
+def test_a_subject_that_nothing_changes_is_itself() -> None:
+    subject = Subject(LIVELY)
+    assert subject.unchecked() is subject
+    assert subject.on(subject.device) is subject
+    assert subject.replacing("RReLU") is subject
+    for changed in (subject.in_float64, lambda: subject.replacing("Dropout")):
+        assert changed() is not subject
+        assert changed() is changed()
+
+
 def test_every_facet_shows_something() -> None:
     subject = Subject(LIVELY)
     run = subject.backward(Setting(inputs=(0,)))
