@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -133,26 +134,38 @@ def load(path: Path) -> Results:
 
 @dataclass(frozen=True)
 class Difference:
-    """A law whose status differs between two results, of a layer if it is one of layers."""
+    """A law whose status differs between two results, of a layer if it is one of layers.
+
+    by_chance  what differs is only what torch is known to do in both versions: one of the runs
+               drew a case that shows it and the other did not
+    """
 
     law: str
     device: str
     layer: str
     before: str
     after: str
+    by_chance: bool
 
 
-def differences(before: Results, after: Results) -> list[Difference]:
+def differences(
+    before: Results, after: Results, of_both: Callable[[str, str], bool]
+) -> list[Difference]:
     """Laws whose status or deviations differ; a law that one side lacks is NOT_RUN there.
 
-    Of a layer the traits that show are compared as well.
+    of_both says of a deviation and a device whether torch is known to do so in both versions. If
+    it no longer does, that is no chance, and not taken for it: its law is MENDED, as its witness
+    is judged in every run. Of a layer the traits that show are compared as well.
     """
     found = []
     left, right = _by_name(before), _by_name(after)
     for key in dict.fromkeys([*left, *right]):
-        a, b = _said(left.get(key)), _said(right.get(key))
-        if a != b:
-            found.append(Difference(*key, a, b))
+        a, b = left.get(key), right.get(key)
+        if _said(a) != _said(b):
+            _, device, _ = key
+            met = [d for law in (a, b) if law for d in law.deviations if of_both(d, device)]
+            by_chance = _said(a, met) == _said(b, met)
+            found.append(Difference(*key, _said(a), _said(b), by_chance))
     return found
 
 
@@ -160,11 +173,15 @@ def _by_name(results: Results) -> dict[tuple[str, str, str], LawResult]:
     return {(law.name, law.device, law.layer): law for law in results.laws}
 
 
-def _said(law: LawResult | None) -> str:
+def _said(law: LawResult | None, but_for: Sequence[str] = ()) -> str:
+    """The status of a law with its deviations and traits, as if some deviations were not met."""
     if law is None:
         return Status.NOT_RUN.value
-    names = ", ".join(sorted([*law.deviations, *law.traits]))
-    return f"{law.status} ({names})" if names else law.status
+    deviations = [d for d in law.deviations if d not in but_for]
+    unmet = law.status == Status.DEVIATES.value and not deviations
+    status = Status.HOLDS.value if unmet else law.status
+    names = ", ".join(sorted([*deviations, *law.traits]))
+    return f"{status} ({names})" if names else status
 
 
 def table(laws: list[LawResult] | tuple[LawResult, ...]) -> str:
