@@ -91,6 +91,13 @@ GIVEN: Final = "weights"
 SILENT: Final = ("suspended", "task", "await")
 
 
+class Names(dict[str, Any]):
+    """Things by their names: what was not made has none, as in Python."""
+
+    def __missing__(self, name: str) -> Any:
+        raise NameError(name)
+
+
 class Machine:
     """Plays a history, step by step.
 
@@ -107,7 +114,7 @@ class Machine:
         self.astray = astray
         self.fired: set[str] = set()
         self.bodies = bodies
-        self.names: dict[str, Any] = {GIVEN: Tensor()}
+        self.names = Names({GIVEN: Tensor()})
         self.thread = Thread()
         self.pool = Thread(number=1)
         self.threads = 1
@@ -187,8 +194,8 @@ class Machine:
         root, *path = name.split(".")
         value = self.names[root]
         for part in path:
-            known = isinstance(value, Module) and dict(value.named_children())
-            value = known[part] if known and part in known else value.parameters[part]
+            children = dict(value.named_children()) if isinstance(value, Module) else {}
+            value = Names(value.parameters | children)[part]
         return value
 
     # --- grad modes (B) -------------------------------------------------------------------------
@@ -315,7 +322,7 @@ class Machine:
             moments = []
             # After a step that goes another way here than in torch, what the next one is about may
             # have no name. The moments until then are compared, and they tell the difference.
-            with suppress(KeyError):
+            with suppress(NameError):
                 for moment in self.run(self.bodies(hook.step)):
                     if isinstance(moment, Moment):
                         moments.append(moment)
