@@ -107,9 +107,8 @@ def summary(subjects: int, repeats: int) -> dict[str, float]:
 
 
 def _workers(seeds: list[int], subjects: int) -> list[dict[str, float]]:
-    command = [sys.executable, __file__, "--subjects", str(subjects), "--worker"]
-    if len(seeds) > 1:
-        command.insert(2, "--beside")
+    beside = ["--beside"] if len(seeds) > 1 else []
+    command = [sys.executable, __file__, "--subjects", str(subjects), *beside, "--worker"]
     started = [
         subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in seeds
     ]

@@ -91,11 +91,15 @@ GIVEN: Final = "weights"
 SILENT: Final = ("suspended", "task", "await")
 
 
+class Unnamed(NameError):
+    """Nothing has this name: what should have made it went another way."""
+
+
 class Names(dict[str, Any]):
     """Things by their names: what was not made has none, as in Python."""
 
     def __missing__(self, name: str) -> Any:
-        raise NameError(name)
+        raise Unnamed(name)
 
 
 class Machine:
@@ -322,7 +326,7 @@ class Machine:
             moments = []
             # After a step that goes another way here than in torch, what the next one is about may
             # have no name. The moments until then are compared, and they tell the difference.
-            with suppress(NameError):
+            with suppress(Unnamed):
                 for moment in self.run(self.bodies(hook.step)):
                     if isinstance(moment, Moment):
                         moments.append(moment)

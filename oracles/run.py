@@ -219,7 +219,7 @@ class Run:
     def evaluate(self, *expressions: str) -> Seen:
         """More that it shows: expressions in its scope, for runs with steps."""
         try:
-            scope = dict(self.scope)  # eval adds the builtins, which a run need not keep
+            scope = dict(self.scope)  # eval takes no other mapping
             return self._seen({e: eval(_compiled(e), scope) for e in expressions})
         except NotImplementedError:
             if self.subject.has_values:
