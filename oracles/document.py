@@ -21,6 +21,9 @@ from .subject import Layer, Subject
 INTRO: Final = """\
 Each law is one promise of PyTorch about its modes: a sentence, and a formula that is the very
 code with which it is tried. The parameters of a formula are its quantifiers: what it holds for.
+A law whose runs other laws need as well is tried in each setting of which it speaks; one that
+makes runs of its own in some that cover them: any two values of the switches meet for each
+subject, any three for some.
 This page is generated: `python -m oracles docs` writes it."""
 
 #: How a deviation says that it speaks of every law, beside those that it names.
@@ -136,6 +139,8 @@ def _scope(law: Law) -> Iterator[str]:
     yield f"for {' and '.join(words)}"
     if law.when is not always:
         yield f"in settings where: {escaped(' '.join((law.when.__doc__ or '').split()))}"
+    if law.over_settings:
+        yield f"tried in {'each of them' if law.everywhere else 'some that cover them'}"
     if law.having and law.over_layers:
         yield f"the classes {_codes(law.having)}"
     elif law.having:

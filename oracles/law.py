@@ -98,6 +98,9 @@ class Law:
                  For a law of layers, the classes that it speaks of
     without      kinds of nodes and parametrizations that the module must not have
     since        the first torch version it speaks of, "" for all
+    everywhere   whether it is tried in every setting of which it speaks, as its runs are those
+                 of other laws too. One that makes runs of its own is tried in a few that cover
+                 them: see `covering`
     """
 
     name: str
@@ -111,6 +114,7 @@ class Law:
     having: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     since: str = ""
+    everywhere: bool = False
 
     @property
     def formula(self) -> str:
@@ -126,7 +130,7 @@ class Law:
 
     @property
     def over_settings(self) -> bool:
-        """Whether it is judged in every setting of the lattice that it speaks of."""
+        """Whether it speaks of settings."""
         return Setting in self.quantifiers.values()
 
     @property
@@ -173,6 +177,7 @@ def law(
     having: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
     since: str = "",
+    everywhere: bool = False,
 ) -> Callable[[Body], Body]:
     """Define a law. Every mistake in its form is an error here, not when it runs."""
 
@@ -184,9 +189,12 @@ def law(
             having=having,
             without=without,
             since=since,
+            everywhere=everywhere,
         )
         if when is not always and not made.over_settings:
             raise LawError(f"law {made.name!r} has a precondition on settings but no Setting")
+        if everywhere and not made.over_settings:
+            raise LawError(f"law {made.name!r} is to be tried everywhere but has no Setting")
         LAWS[made.name] = made
         return body
 

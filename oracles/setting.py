@@ -8,9 +8,10 @@ was drawn for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
+from itertools import combinations
 from typing import Final
 
 #: The context managers a grad-mode stack is made of, as they are written.
@@ -127,6 +128,11 @@ class Setting:
             self.inputs if inputs is None else tuple(inputs),
         )
 
+    @property
+    def axes(self) -> tuple[Hashable, ...]:
+        """What it is on each axis: modes of the submodules, grad mode, what requires grad."""
+        return (self.training, self.switched), self.grad, self.frozen, self.inputs
+
     def trains(self, path: str) -> bool:
         """Whether the submodule at ``path`` is in training mode."""
         inside = any(path == s or path.startswith(s + ".") for s in self.switched)
@@ -139,6 +145,33 @@ class Setting:
         frozen = f"frozen: {', '.join(self.frozen)}" if self.frozen else "no parameter frozen"
         inputs = ", ".join(f"x[{i}]" for i in self.inputs) or "none"
         return f"{mode}{switched}; {grad}; {frozen}; inputs that require grad: {inputs}"
+
+
+def covering(settings: Sequence[Setting], turn: int = 0) -> list[Setting]:
+    """Few of these settings, in their order, in which two values meet wherever they do in all.
+
+    Two values of different axes, as evaluation and a frozen parameter are: this is pairwise
+    testing, by a covering array. There is more than one array: turn says which, so that three
+    values that do not meet for one subject meet for another.
+    """
+    axes = [dict.fromkeys(axis) for axis in zip(*(s.axes for s in settings), strict=True)]
+    numbers = [{value: k for k, value in enumerate(axis)} for axis in axes]
+    rows = (tuple(n[value] for n, value in zip(numbers, s.axes, strict=True)) for s in settings)
+    return [settings[k] for k in _covering(tuple(rows), turn % max(len(settings), 1))]
+
+
+@lru_cache(maxsize=4096)
+def _covering(rows: tuple[tuple[int, ...], ...], turn: int) -> list[int]:
+    """Again and again the row with the most new pairs; of several, the first from this one on."""
+    pairs = [set(combinations(enumerate(row), 2)) for row in rows]
+    missing = set[object]().union(*pairs)
+    places = [*range(turn, len(rows)), *range(turn)]
+    chosen = []
+    while missing:
+        best = max(places, key=lambda k: len(pairs[k] & missing))
+        missing -= pairs[best]
+        chosen.append(best)
+    return sorted(chosen)
 
 
 Precondition = Callable[[Setting], bool]

@@ -23,7 +23,7 @@ from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
 from .play import Played, played
 from .relations import Traits, comparisons, count_traits
 from .sample import Nesting, Sample
-from .setting import Setting, fold
+from .setting import Setting, covering, fold
 from .subject import Layer, Subject, lacking
 
 
@@ -70,18 +70,20 @@ class Leak(AssertionError):
 class Trial:
     """One law on one device: what was tried so far, and the last violation.
 
-    layer is the class of torch.nn that it is tried on, for a law of layers.
+    layer       the class of torch.nn that it is tried on, for a law of layers
+    everywhere  judge in every setting, even where pairs of their values would do
     """
 
     law: Law
     device: str
     register: Register
     layer: str = ""
+    everywhere: bool = False
     tally: Tally = field(default_factory=Tally)
     violation: tuple[Case, Violation] | None = None
 
     def judge(self, drawn: Case) -> None:
-        """Judge a case in every setting of which the law speaks; raise Violation.
+        """Judge a case in settings of which the law speaks; raise Violation.
 
         Raises Unsupported where this build of torch cannot run the case.
         """
@@ -105,7 +107,7 @@ class Trial:
     def _judge(self, drawn: Case) -> int:
         judged = 0
         count_traits(self.tally.traits)
-        for setting, quantities in cells(self.law, drawn):
+        for setting, quantities in cells(self.law, drawn, self.everywhere):
             made = comparisons()
             try:
                 self.law.body(**quantities)
@@ -143,21 +145,26 @@ class Trial:
         return judged
 
 
-def cells(law: Law, drawn: Case) -> Iterator[tuple[Setting | None, dict[str, Any]]]:
-    """Each cell of a drawn case: its setting, and what the law is given."""
+def cells(
+    law: Law, drawn: Case, everywhere: bool = False
+) -> Iterator[tuple[Setting | None, dict[str, Any]]]:
+    """Each cell of a drawn case: its setting, and what the law is given.
+
+    The settings of which the law speaks: all, or where it is not tried everywhere, some that cover
+    them.
+    """
     given = _quantities(law, drawn)
     if not law.over_settings:
         yield None, given
         return
     (name,) = (n for n, kind in law.quantifiers.items() if kind is Setting)
-    if drawn.setting is not None:
-        settings = [drawn.setting]
-    else:
-        assert drawn.specimen is not None
-        settings = drawn.specimen.lattice
+    assert drawn.specimen is not None
+    lattice = drawn.specimen.lattice if drawn.setting is None else [drawn.setting]
+    settings = [setting for setting in lattice if law.when(setting)]
+    if not (everywhere or law.everywhere):
+        settings = covering(settings, drawn.specimen.seed)
     for setting in settings:
-        if law.when(setting):
-            yield setting, given | {name: setting}
+        yield setting, given | {name: setting}
 
 
 @lru_cache(maxsize=2048)
@@ -195,7 +202,7 @@ def replay(case: Case) -> Violation | None:
     cannot run it.
     """
     law, judged = LAWS[case.law], 0
-    for _, quantities in cells(law, case):
+    for _, quantities in cells(law, case, everywhere=True):
         try:
             made = comparisons()
             law.body(**quantities)

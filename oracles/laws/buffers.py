@@ -13,6 +13,7 @@ from ..traits import BUFFERED
     source="Module.register_buffer: 'should not be considered a model parameter'",
     norms=("E19", "G9"),
     having=BUFFERED,
+    everywhere=True,
 )
 def buffers_never_require_grad(subject: Subject, setting: Setting) -> None:
     """After forward and backward, in any mode, every buffer is a leaf that does not require grad."""
@@ -21,7 +22,7 @@ def buffers_never_require_grad(subject: Subject, setting: Setting) -> None:
     agree_with(subject.backward(setting).buffers, expected)
 
 
-@law(source="nn.BatchNorm1d", norms=("G13",), when=grad_enabled, having=BUFFERED)
+@law(source="nn.BatchNorm1d", norms=("G13",), when=grad_enabled, having=BUFFERED, everywhere=True)
 def backward_changes_no_state(subject: Subject, setting: Setting) -> None:
     """Only forward moves parameters and buffers: backward leaves them as they are."""
     agree(subject.backward(setting).state, subject.run(setting).state)
@@ -32,6 +33,7 @@ def backward_changes_no_state(subject: Subject, setting: Setting) -> None:
     norms=("E4", "G12"),
     when=partly_frozen,
     having=BUFFERED,
+    everywhere=True,
 )
 def frozen_layers_gather_the_same_statistics(subject: Subject, setting: Setting) -> None:
     """Freezing does not stop running statistics: they move as without it."""

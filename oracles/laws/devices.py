@@ -18,7 +18,11 @@ def _both(subject: Subject, setting: Setting) -> tuple[Run, Run]:
     return subject.backward(setting), subject.on("cpu").backward(setting)
 
 
-@law(source="notes/autograd; torch.no_grad: neither speaks of devices", norms=("B5",))
+@law(
+    source="notes/autograd; torch.no_grad: neither speaks of devices",
+    norms=("B5",),
+    everywhere=True,
+)
 def devices_agree_on_every_fact(subject: Subject, setting: Setting) -> None:
     """The same case shows the same facts on every device as on the CPU, exactly.
 
@@ -34,7 +38,7 @@ def devices_agree_on_every_fact(subject: Subject, setting: Setting) -> None:
     agree(here.mode, there.mode)
 
 
-@law(source="notes/numerical_accuracy", norms=("B5",))
+@law(source="notes/numerical_accuracy", norms=("B5",), everywhere=True)
 def devices_agree_on_every_value(subject: Subject, setting: Setting) -> None:
     """Where no randomness is drawn, values and gradients agree with the CPU's, to a tolerance.
 

@@ -11,7 +11,10 @@ from ..traits import DROPOUTS, MODE_DEPENDENT
 
 
 @law(
-    source="nn.BatchNorm1d, running estimates; notes/modules", norms=("D16", "G4"), when=evaluating
+    source="nn.BatchNorm1d, running estimates; notes/modules",
+    norms=("D16", "G4"),
+    when=evaluating,
+    everywhere=True,
 )
 def evaluation_changes_no_state(subject: Subject, setting: Setting) -> None:
     """In evaluation mode a forward changes no parameter and no buffer."""
@@ -22,6 +25,7 @@ def evaluation_changes_no_state(subject: Subject, setting: Setting) -> None:
     source="nn.Dropout: 'identity function during evaluation'; nn.RReLU",
     norms=("D17", "H1"),
     when=evaluating,
+    everywhere=True,
 )
 def evaluation_draws_no_randomness(subject: Subject, setting: Setting) -> None:
     """In evaluation mode a forward leaves the random generators as they were."""

@@ -16,13 +16,23 @@ from ..setting import (
 from ..subject import Subject
 
 
-@law(source="notes/autograd, Setting requires_grad", norms=("A9",), when=partly_frozen)
+@law(
+    source="notes/autograd, Setting requires_grad",
+    norms=("A9",),
+    when=partly_frozen,
+    everywhere=True,
+)
 def freezing_changes_no_value(subject: Subject, setting: Setting) -> None:
     """Freezing any parameters leaves every output as it was."""
     agree(subject.run(setting).output, subject.run(setting.but(frozen=())).output)
 
 
-@law(source="notes/autograd, Setting requires_grad", norms=("A5",), when=partly_frozen)
+@law(
+    source="notes/autograd, Setting requires_grad",
+    norms=("A5",),
+    when=partly_frozen,
+    everywhere=True,
+)
 def a_frozen_parameter_receives_no_gradient(subject: Subject, setting: Setting) -> None:
     """backward leaves .grad of a frozen parameter None."""
     gradients = subject.backward(setting).gradients
@@ -33,6 +43,7 @@ def a_frozen_parameter_receives_no_gradient(subject: Subject, setting: Setting) 
     source="notes/autograd, Setting requires_grad",
     norms=("A10", "A11", "A13", "I12", "J4", "J18"),
     when=all_of(grad_enabled, partly_frozen),
+    everywhere=True,
 )
 def freezing_changes_no_other_gradient(subject: Subject, setting: Setting) -> None:
     """The gradient of a trainable parameter or input does not depend on what is frozen."""
@@ -42,7 +53,9 @@ def freezing_changes_no_other_gradient(subject: Subject, setting: Setting) -> No
     agree(gradients.only(lambda e, _: e in trainable), others.only(lambda e, _: e in trainable))
 
 
-@law(source="notes/autograd, Setting requires_grad", norms=("A12",), when=plain_grad)
+@law(
+    source="notes/autograd, Setting requires_grad", norms=("A12",), when=plain_grad, everywhere=True
+)
 def a_fully_frozen_module_records_nothing(subject: Subject, setting: Setting) -> None:
     """With every parameter frozen and inputs that do not require grad, nothing is recorded."""
     unrecorded(subject.run(setting.but(frozen=subject.parameters, inputs=())).output)

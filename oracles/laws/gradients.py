@@ -15,7 +15,7 @@ from ..specimen import BACKWARD, DEFAULT_MODE
 from ..subject import Subject
 
 
-@law(source="Tensor.grad: 'None by default'", norms=("A19",))
+@law(source="Tensor.grad: 'None by default'", norms=("A19",), everywhere=True)
 def gradients_are_none_before_backward(subject: Subject, setting: Setting) -> None:
     """Forward alone leaves every .grad None."""
     absent(subject.run(setting).gradients)
@@ -97,7 +97,11 @@ def backward_to_a_subset_acts_as_freezing_the_rest(subject: Subject, setting: Se
         agree(some.gradients, subject.backward(setting).gradients)
 
 
-@law(source="notes/autograd: backward accumulates gradients, and nothing else", when=grad_enabled)
+@law(
+    source="notes/autograd: backward accumulates gradients, and nothing else",
+    when=grad_enabled,
+    everywhere=True,
+)
 def backward_changes_no_flag(subject: Subject, setting: Setting) -> None:
     """Backward leaves training flags, requires_grad and the grad mode as they are."""
     backward, forward = subject.backward(setting), subject.run(setting)

@@ -43,6 +43,7 @@ def mode_free(setting: Setting) -> Setting:
         "I3",
         "I11",
     ),
+    everywhere=True,
 )
 def torch_agrees_with_the_reference(subject: Subject, setting: Setting) -> None:
     """Every fact of a run is what the reference model predicts.
@@ -67,7 +68,10 @@ def torch_agrees_with_the_reference(subject: Subject, setting: Setting) -> None:
         agree_with(forward.moving, prediction.moving(forward.moving))
 
 
-@law(source="notes/autograd, Locally disabling gradient computation: the modes are orthogonal")
+@law(
+    source="notes/autograd, Locally disabling gradient computation: the modes are orthogonal",
+    everywhere=True,
+)
 def every_module_runs_in_every_setting(subject: Subject, setting: Setting) -> None:
     """No combination of the switches makes a forward or its backward fail."""
     runs(subject, setting)
@@ -76,6 +80,7 @@ def every_module_runs_in_every_setting(subject: Subject, setting: Setting) -> No
 @law(
     source="notes/autograd, No-grad Mode: 'behave as if none of the inputs require grad'",
     norms=("B5", "A9", "C23", "J9", "I1", "I2"),
+    everywhere=True,
 )
 def values_depend_on_train_and_eval_alone(subject: Subject, setting: Setting) -> None:
     """Neither the grad mode nor what requires grad changes the value of an output."""
@@ -85,6 +90,7 @@ def values_depend_on_train_and_eval_alone(subject: Subject, setting: Setting) ->
 @law(
     source="notes/autograd, Evaluation Mode: 'orthogonal to no-grad mode and inference mode'",
     norms=("D9",),
+    everywhere=True,
 )
 def recording_depends_on_grad_mode_and_requires_grad_alone(
     subject: Subject, setting: Setting
@@ -93,19 +99,27 @@ def recording_depends_on_grad_mode_and_requires_grad_alone(
     agree(subject.run(setting).recording, subject.run(mode_free(setting)).recording)
 
 
-@law(source="notes/autograd, Evaluation Mode", norms=("D9",), when=grad_enabled)
+@law(source="notes/autograd, Evaluation Mode", norms=("D9",), when=grad_enabled, everywhere=True)
 def gradients_reach_the_same_leaves_in_train_and_eval(subject: Subject, setting: Setting) -> None:
     """eval() does not disable autograd: the same leaves receive a gradient as in training."""
     agree(subject.backward(setting).receiving, subject.backward(mode_free(setting)).receiving)
 
 
-@law(source="nn.BatchNorm1d; notes/autograd, Evaluation Mode", norms=("B7", "E4", "G5", "G12"))
+@law(
+    source="nn.BatchNorm1d; notes/autograd, Evaluation Mode",
+    norms=("B7", "E4", "G5", "G12"),
+    everywhere=True,
+)
 def which_state_moves_depends_on_train_and_eval_alone(subject: Subject, setting: Setting) -> None:
     """Forward leaves the same parameters and buffers behind in every grad mode, frozen or not."""
     agree(subject.run(setting).state, subject.run(grad_free(setting)).state)
 
 
-@law(source="notes/autograd, No-grad Mode; torch.inference_mode", norms=("B8", "E5", "H7"))
+@law(
+    source="notes/autograd, No-grad Mode; torch.inference_mode",
+    norms=("B8", "E5", "H7"),
+    everywhere=True,
+)
 def randomness_depends_on_train_and_eval_alone(subject: Subject, setting: Setting) -> None:
     """Forward leaves the random generator in the same state in every grad mode, frozen or not."""
     agree(subject.run(setting).randomness, subject.run(grad_free(setting)).randomness)

@@ -28,6 +28,7 @@ from ..traits import BUFFERED, PARAMETRIC
     source="torch.inference_mode; C++ notes on inference mode",
     norms=("C2",),
     when=in_inference_mode,
+    everywhere=True,
 )
 def inference_mode_records_nothing(subject: Subject, setting: Setting) -> None:
     """Inference tensors that a module computes do not require grad and have no grad_fn."""
@@ -35,7 +36,9 @@ def inference_mode_records_nothing(subject: Subject, setting: Setting) -> None:
 
 
 @law(
-    source="notes/autograd, Inference Mode: 'Just like in no-grad mode'", norms=("C23", "B7", "B8")
+    source="notes/autograd, Inference Mode: 'Just like in no-grad mode'",
+    norms=("C23", "B7", "B8"),
+    everywhere=True,
 )
 def inference_mode_acts_as_no_grad(subject: Subject, setting: Setting) -> None:
     """Values, state and randomness are the same under inference_mode as under no_grad."""
@@ -46,7 +49,12 @@ def inference_mode_acts_as_no_grad(subject: Subject, setting: Setting) -> None:
     agree(inference.randomness, no_grad.randomness)
 
 
-@law(source="torch.inference_mode, warning on eval()", norms=("C13", "D8"), when=in_inference_mode)
+@law(
+    source="torch.inference_mode, warning on eval()",
+    norms=("C13", "D8"),
+    when=in_inference_mode,
+    everywhere=True,
+)
 def inference_mode_changes_no_training_flag(subject: Subject, setting: Setting) -> None:
     """inference_mode does not put a module into evaluation mode."""
     agree(subject.run(setting).flags, subject.run(setting.but(grad=())).flags)

@@ -28,6 +28,7 @@ KERNEL: Final = "takes another kernel where nothing is recorded"
 @law(
     source="nn.Module and the page of each class; measured where it says nothing",
     norms=("G4", "G14", "G20", "H1", "H7", "I4", "I6", "I8", "J10", "J11", "J12"),
+    everywhere=True,
 )
 def a_layer_does_what_its_traits_claim(layer: Layer, setting: Setting) -> None:
     """A layer draws, moves, writes, hands on, differs and refuses just as its traits claim."""

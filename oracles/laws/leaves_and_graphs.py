@@ -14,7 +14,11 @@ from ..setting import Setting
 from ..subject import Subject
 
 
-@law(source="Tensor.is_leaf; notes/autograd, Setting requires_grad", norms=("A4", "F1"))
+@law(
+    source="Tensor.is_leaf; notes/autograd, Setting requires_grad",
+    norms=("A4", "F1"),
+    everywhere=True,
+)
 def a_tensor_is_a_leaf_iff_it_has_no_grad_fn(subject: Subject, setting: Setting) -> None:
     """An output with a grad_fn requires grad and is no leaf; one without is a leaf."""
     leaf_iff_no_grad_fn(subject.run(setting).output)

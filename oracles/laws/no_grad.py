@@ -17,6 +17,7 @@ from ..subject import Subject
     norms=("B1", "F14"),
     when=grad_disabled,
     without=("enable_grad",),
+    everywhere=True,
 )
 def disabling_grad_records_nothing(subject: Subject, setting: Setting) -> None:
     """In this mode, the result of every computation has requires_grad=False."""
@@ -28,6 +29,7 @@ def disabling_grad_records_nothing(subject: Subject, setting: Setting) -> None:
     norms=("B6",),
     when=grad_disabled,
     without=("enable_grad",),
+    everywhere=True,
 )
 def no_grad_acts_as_if_nothing_required_grad(subject: Subject, setting: Setting) -> None:
     """Under no_grad, parameters and inputs that require grad act as if they did not."""
@@ -64,7 +66,12 @@ def backward_runs_under_no_grad(subject: Subject, setting: Setting) -> None:
     agree(under.gradients, subject.backward(setting).gradients)
 
 
-@law(source="Tensor.backward, create_graph", norms=("B22",), when=all_of(plain_grad, unfrozen))
+@law(
+    source="Tensor.backward, create_graph",
+    norms=("B22",),
+    when=all_of(plain_grad, unfrozen),
+    everywhere=True,
+)
 def gradients_do_not_require_grad_themselves(subject: Subject, setting: Setting) -> None:
     """What backward stores in .grad does not require grad, unless create_graph=True."""
     gradients = subject.backward(setting).gradients

@@ -17,13 +17,13 @@ def modules_start_in_training_mode(subject: Subject) -> None:
     every(subject.run(Setting(training=False), prepare="model, x = build()").flags, True)
 
 
-@law(source="Module.train; Module.eval", norms=("D2", "D21"), when=uniform)
+@law(source="Module.train; Module.eval", norms=("D2", "D21"), when=uniform, everywhere=True)
 def train_and_eval_reach_every_submodule(subject: Subject, setting: Setting) -> None:
     """train(mode) sets the flag of the module and of every descendant."""
     every(subject.run(setting).flags, setting.training)
 
 
-@law(source="Module.train, recursively", norms=("D12", "D8"))
+@law(source="Module.train, recursively", norms=("D12", "D8"), everywhere=True)
 def switching_a_submodule_reaches_its_subtree_alone(subject: Subject, setting: Setting) -> None:
     """train() and eval() on a submodule set the flags of its subtree and no other.
 

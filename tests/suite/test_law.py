@@ -117,6 +117,8 @@ def test_a_precondition_needs_a_setting(registry: dict[str, Any]) -> None:
 
     with pytest.raises(LawError, match="precondition on settings but no Setting"):
         law(source="notes", when=evaluating)(nests_are_nested)
+    with pytest.raises(LawError, match="everywhere but has no Setting"):
+        law(source="notes", everywhere=True)(nests_are_nested)
     assert registry == LAWS
     law(source="notes")(nests_are_nested)
     assert set(LAWS) - set(registry) == {"nests_are_nested"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,14 +17,18 @@ from hypothesis.errors import StopTest, UnsatisfiedAssumption
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 import oracles.laws
-from oracles.law import LAWS, Refused, Unsupported, by_scope
+from oracles.case import Case
+from oracles.deviations import load
+from oracles.law import LAWS, Refused, Unsupported, Violation, by_scope
 from oracles.recipe import BLOCKS, CONTAINERS, DTYPES, HOOKS, PARAMETRIZATIONS, WITHIN
 from oracles.reference import predict
+from oracles.run import Run
 from oracles.sample import Nesting
 from oracles.setting import CONTEXTS, fold
-from oracles.specimen import Specimen
-from oracles.subject import Subject
+from oracles.specimen import Plan, Specimen
+from oracles.subject import Subject, forget
 from oracles.traits import CLASSES, DROPOUTS, MODE_DEPENDENT, TRAITS, class_of
+from oracles.trial import Trial
 from strategies import cases, drawn_for, nestings, recipes, samples, specimens
 from strategies.layers import KINDS
 from strategies.recipes import BUDGET, CHECKPOINT, FEATURES
@@ -368,3 +374,38 @@ def test_laws_that_share_cases_are_judged_one_after_the_other() -> None:
     scopes = [(law.scope, layer) for law, layer in by_scope(LAWS.values())]
     starts = [scope for before, scope in pairwise([None, *scopes]) if scope != before]
     assert len(starts) == len(set(starts))
+
+
+#: Tried everywhere all the same: rounding shows by chance alone; and a GPU runs what no CPU does.
+RUNS_OF_ITS_OWN = {
+    "a_layer_does_what_its_traits_claim",
+    "devices_agree_on_every_fact",
+    "devices_agree_on_every_value",
+}
+
+
+def test_a_law_is_tried_everywhere_iff_its_runs_are_those_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    laws = [law for law in LAWS.values() if law.over_settings and law.name not in RUNS_OF_ITS_OWN]
+    scopes, own = Counter(law.scope for law in LAWS.values()), set[str]()
+    unnoted, judged = Subject._execute, Case("")
+
+    def noted(subject: Subject, plan: Plan) -> Run | Exception:
+        if plan.has_steps or subject.specimen != judged.specimen:
+            own.add(judged.law)
+        return unnoted(subject, plan)
+
+    monkeypatch.setattr(Subject, "_execute", noted)
+    for law in laws:
+        trial = Trial(replace(law, everywhere=False), "cpu", load())
+        for found in cases(law, "", "whose runs", 5):
+            judged = Case(law.name, **found)
+            with suppress(Violation, Unsupported):
+                trial.judge(judged)
+            if trial.tally.subjects:
+                break
+    forget()
+    alone = {law.name for law in laws if scopes[law.scope] == 1}
+    assert {law.name for law in laws if not law.everywhere} == own | alone
+    assert all(LAWS[name].everywhere for name in RUNS_OF_ITS_OWN)

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -31,7 +32,20 @@ from oracles.recipe import Input, Node, Recipe
 from oracles.relations import agree, every, holds, same
 from oracles.run import Run, Seen
 from oracles.sample import Sample
-from oracles.setting import CONTEXTS, ENABLED, INFERENCE, NO_GRAD, Setting
+from oracles.setting import (
+    CONTEXTS,
+    ENABLED,
+    INFERENCE,
+    NO_GRAD,
+    Precondition,
+    Setting,
+    always,
+    covering,
+    evaluating,
+    grad_enabled,
+    partly_frozen,
+    plain_grad,
+)
 from oracles.specimen import BACKWARD, Plan, Specimen, source_of
 from oracles.subject import Layer, Subject, enter, lacking
 from oracles.trial import Leak, Trial, cells, replay
@@ -408,6 +422,31 @@ def test_the_lattice_has_the_extremes_and_the_mixture() -> None:
                     assert Setting(training, (), grad, frozen, ()) in settings
 
 
+def pairs_of(settings: list[Setting]) -> set[Any]:
+    return {pair for s in settings for pair in combinations(enumerate(s.axes), 2)}
+
+
+@pytest.mark.parametrize("when", [always, plain_grad, grad_enabled, partly_frozen, evaluating])
+def test_some_settings_cover_all(specimens: list[Specimen], when: Precondition) -> None:
+    for specimen in specimens[:20]:
+        settings = [setting for setting in specimen.lattice if when(setting)]
+        for turn in range(0, 2 * len(settings), 7):
+            some = covering(settings, turn)
+            assert pairs_of(some) == pairs_of(settings)
+            assert some == [setting for setting in settings if setting in some]
+        turns = [covering(settings, turn) for turn in range(len(settings))]
+        assert {setting for some in turns for setting in some} == set(settings)
+
+
+def test_settings_that_cover_all_are_few() -> None:
+    plain = [setting for setting in RICH.lattice if plain_grad(setting)]
+    assert len(plain) == 27
+    assert {len(covering(plain, turn)) for turn in range(27)} <= set(range(9, 13))
+    assert len(RICH.lattice) == 189
+    assert {len(covering(RICH.lattice, turn)) for turn in range(189)} <= set(range(21, 30))
+    assert covering([], 3) == []
+
+
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_a_context_is_entered_as_it_is_written(context: str) -> None:
     for outer in CONTEXTS:
@@ -444,14 +483,14 @@ def test_a_subject_on_the_meta_device_shows_no_values() -> None:
 
 
 @pytest.fixture
-def define() -> Iterator[Callable[[Callable[..., None]], Law]]:
+def define() -> Iterator[Callable[..., Law]]:
     """Defines a law for the time of one test, and puts back the global state of torch."""
     before = dict(LAWS)
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
 
-    def defined(body: Callable[..., None]) -> Law:
-        return LAWS[law(source="a test")(body).__name__]
+    def defined(body: Callable[..., None], **options: Any) -> Law:
+        return LAWS[law(source="a test", **options)(body).__name__]
 
     yield defined
     LAWS.clear()
@@ -462,7 +501,7 @@ def define() -> Iterator[Callable[[Callable[..., None]], Law]]:
     torch.use_deterministic_algorithms(deterministic)
 
 
-Define = Callable[[Callable[..., None]], Law]
+Define = Callable[..., Law]
 
 
 def trial(tried: Law) -> Trial:
@@ -551,7 +590,7 @@ def test_every_setting_of_the_lattice_is_judged(define: Define) -> None:
         holds(subject.specimen is LIVELY, "the specimen is the one given")
         judged.append(setting)
 
-    tried = trial(define(every_setting_is_seen))
+    tried = trial(define(every_setting_is_seen, everywhere=True))
     case = Case("every_setting_is_seen", specimen=LIVELY)
     tried.judge(case)
     assert judged == LIVELY.lattice
@@ -560,6 +599,21 @@ def test_every_setting_of_the_lattice_is_judged(define: Define) -> None:
     judged.clear()
     assert replay(Case("every_setting_is_seen", specimen=LIVELY, setting=Setting(False))) is None
     assert judged == [Setting(False)]
+
+
+def test_a_law_with_runs_of_its_own_is_judged_in_settings_that_cover_all(define: Define) -> None:
+    def evaluation_is_not_frozen(subject: Subject, setting: Setting) -> None:
+        """Two values together break it, evaluation and a frozen parameter."""
+        holds(setting.training or not setting.frozen, "the setting is another")
+
+    tried = trial(define(evaluation_is_not_frozen))
+    case = Case("evaluation_is_not_frozen", specimen=LIVELY)
+    assert [s for s, _ in cells(tried.law, case)] == covering(LIVELY.lattice, LIVELY.seed)
+    with pytest.raises(Violation):
+        tried.judge(case)
+    with pytest.raises(Violation):
+        replace(tried, everywhere=True).judge(case)
+    assert replay(case) is not None
 
 
 def test_a_law_that_compares_nothing_judges_nothing(define: Define) -> None:
