@@ -82,28 +82,34 @@ def _arguments() -> argparse.Namespace:
 
 
 def summary(subjects: int, repeats: int) -> dict[str, float]:
-    """Medians over repeated runs of one worker, and of two side by side."""
-    alone = [_workers([k], subjects) for k in range(repeats)]
-    pairs = [_workers([10 + k, 20 + k], subjects) for k in range(repeats)]
-    single = [run[0] for run in alone]
+    """Medians over repeated runs of one worker, each followed by two that do the same."""
+    alone, speedups, peaks = [], [], []
+    for k in range(repeats):
+        (single,), pair = _workers([k], subjects), _workers([k, k], subjects)
+        alone.append(single)
+        speedups.append(sum(map(_rate, pair)) / _rate(single))
+        peaks += [worker["peak_gib"] for worker in (single, *pair)]
 
     def of(key: str) -> float:
-        return median(run[key] for run in single)
+        return median(run[key] for run in alone)
 
-    both = median(sum(w["cells"] / w["seconds"] for w in pair) for pair in pairs)
-    per_second = median(run["cells"] / run["seconds"] for run in single)
-    share = median(run["bare_seconds"] / run["seconds"] for run in single)
+    per_second = median(map(_rate, alone))
+    share = median(run["bare_seconds"] / run["seconds"] for run in alone)
     return {
         "laws": of("laws"),
         "cells": of("cells"),
         "cells_per_second": per_second,
         "cells_per_second_of_torch_alone": per_second / share,
-        "subjects_per_second": median(run["subjects"] / run["seconds"] for run in single),
+        "subjects_per_second": median(run["subjects"] / run["seconds"] for run in alone),
         "torch_share": share,
-        "speedup_of_2": both / per_second,
+        "speedup_of_2": median(speedups),
         "steps_per_second": of("steps_per_second"),
-        "peak_gib": max(w["peak_gib"] for run in alone + pairs for w in run),
+        "peak_gib": max(peaks),
     }
+
+
+def _rate(worker: dict[str, float]) -> float:
+    return worker["cells"] / worker["seconds"]
 
 
 def _workers(seeds: list[int], subjects: int) -> list[dict[str, float]]:
