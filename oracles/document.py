@@ -21,13 +21,13 @@ from .subject import Layer, Subject
 INTRO: Final = """\
 Each law is one promise of PyTorch about its modes: a sentence, and a formula that is the very
 code with which it is tried. The parameters of a formula are its quantifiers: what it holds for.
-A law whose runs other laws need as well is tried in each setting of which it speaks; one that
-makes runs of its own in some that cover them: any two values of the switches meet for each
-subject, any three for some.
+Its scope says whether a law is tried in each of these settings or in some that cover them, as
+are laws whose runs serve no other: then any two values of the switches are tried together on
+each subject, and three on some of the subjects.
 This page is generated: `python -m oracles docs` writes it."""
 
 #: How a deviation says that it speaks of every law, beside those that it names.
-EVERYWHERE: Final = "*"
+EVERY_LAW: Final = "*"
 SPOILING: Final = "These spoil whatever is compared; a law that shows one well names it as well."
 
 _QUANTIFIERS: Final[dict[type, str]] = {
@@ -50,7 +50,7 @@ def laws_markdown(results: list[dict[str, Any]]) -> str:
     lines = ["# The laws", "", *INTRO.splitlines(), "", "## Contents", ""]
     for theory in THEORIES:
         lines += _contents(theory)
-    anywhere = [_deviation(d) for d in deviations if EVERYWHERE in d.laws]
+    anywhere = [_deviation(d) for d in deviations if EVERY_LAW in d.laws]
     if anywhere:
         lines += ["", "## Deviations of every law", "", SPOILING, ""]
         lines += [f"- {text}" for text in anywhere]
@@ -140,7 +140,7 @@ def _scope(law: Law) -> Iterator[str]:
     if law.when is not always:
         yield f"in settings where: {escaped(' '.join((law.when.__doc__ or '').split()))}"
     if law.over_settings:
-        yield f"tried in {'each of them' if law.everywhere else 'some that cover them'}"
+        yield f"tried in {'each' if law.everywhere else 'some that cover all'} of these settings"
     if law.having and law.over_layers:
         yield f"the classes {_codes(law.having)}"
     elif law.having:

@@ -98,9 +98,9 @@ class Law:
                  For a law of layers, the classes that it speaks of
     without      kinds of nodes and parametrizations that the module must not have
     since        the first torch version it speaks of, "" for all
-    everywhere   whether it is tried in every setting of which it speaks, as its runs are those
-                 of other laws too. One that makes runs of its own is tried in a few that cover
-                 them: see `covering`
+    everywhere   whether it is tried in every setting of which it speaks. A law whose runs serve no
+                 other is tried in some that cover them (see `covering`), but for the laws of
+                 devices and of what layers do: what those look for is rare
     """
 
     name: str

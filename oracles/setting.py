@@ -130,8 +130,13 @@ class Setting:
 
     @property
     def axes(self) -> tuple[Hashable, ...]:
-        """What it is on each axis: modes of the submodules, grad mode, what requires grad."""
+        """What it is on each axis: modes, grad mode, frozen parameters, inputs requiring grad."""
         return (self.training, self.switched), self.grad, self.frozen, self.inputs
+
+    @property
+    def pairs(self) -> frozenset[Hashable]:
+        """Any two of its values: that they meet in it."""
+        return frozenset(combinations(enumerate(self.axes), 2))
 
     def trains(self, path: str) -> bool:
         """Whether the submodule at ``path`` is in training mode."""
@@ -147,12 +152,12 @@ class Setting:
         return f"{mode}{switched}; {grad}; {frozen}; inputs that require grad: {inputs}"
 
 
-def covering(settings: Sequence[Setting], turn: int = 0) -> list[Setting]:
+def covering(settings: Sequence[Setting], turn: int) -> list[Setting]:
     """Few of these settings, in their order, in which two values meet wherever they do in all.
 
     Two values of different axes, as evaluation and a frozen parameter are: this is pairwise
-    testing, by a covering array. There is more than one array: turn says which, so that three
-    values that do not meet for one subject meet for another.
+    testing, by a covering array. There are many such arrays, and turn picks one: three values
+    that do not meet in one array do so in another.
     """
     axes = [dict.fromkeys(axis) for axis in zip(*(s.axes for s in settings), strict=True)]
     numbers = [{value: k for k, value in enumerate(axis)} for axis in axes]
@@ -162,11 +167,10 @@ def covering(settings: Sequence[Setting], turn: int = 0) -> list[Setting]:
 
 @lru_cache(maxsize=4096)
 def _covering(rows: tuple[tuple[int, ...], ...], turn: int) -> list[int]:
-    """Again and again the row with the most new pairs; of several, the first from this one on."""
+    """Again and again the row with the most new pairs; of several, the first from turn on."""
     pairs = [set(combinations(enumerate(row), 2)) for row in rows]
-    missing = set[object]().union(*pairs)
     places = [*range(turn, len(rows)), *range(turn)]
-    chosen = []
+    missing, chosen = set[object]().union(*pairs), list[int]()
     while missing:
         best = max(places, key=lambda k: len(pairs[k] & missing))
         missing -= pairs[best]

@@ -38,7 +38,7 @@ class Specimen:
 
     @cached_property
     def lattice(self) -> list[Setting]:
-        """Every setting to judge it in: on each axis the pure values and its own mixture."""
+        """Every setting it may be judged in: on each axis the pure values and its own mixture."""
         recipe, mixture = self.recipe, self.mixture
         floating = tuple(i for i, given in enumerate(recipe.inputs) if given.high == 0)
         modes = [(True, ()), (False, ()), (mixture.training, mixture.switched)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
+from zlib import crc32
 
 import torch
 
@@ -71,7 +72,7 @@ class Trial:
     """One law on one device: what was tried so far, and the last violation.
 
     layer       the class of torch.nn that it is tried on, for a law of layers
-    everywhere  judge in every setting, even where pairs of their values would do
+    everywhere  judge in every setting of which the law speaks, whatever the law says
     """
 
     law: Law
@@ -105,9 +106,9 @@ class Trial:
         self.tally.subjects += bool(judged)
 
     def _judge(self, drawn: Case) -> int:
-        judged = 0
+        judged: list[Setting | None] = []
         count_traits(self.tally.traits)
-        for setting, quantities in cells(self.law, drawn, self.everywhere):
+        for setting, quantities in cells(self.law, drawn, judged, self.everywhere):
             made = comparisons()
             try:
                 self.law.body(**quantities)
@@ -135,23 +136,23 @@ class Trial:
             if comparisons() == made:
                 self.tally.out_of_scope += 1  # the law had nothing to compare: it judged nothing
                 continue
-            judged += 1
+            judged.append(setting)
             if setting is not None:
                 self.tally.settings.update(_parts(setting))
             for given in quantities.values():
                 if isinstance(given, Played):
                     self.tally.reached |= given.reached
-        self.tally.cells += judged
-        return judged
+        self.tally.cells += len(judged)
+        return len(judged)
 
 
 def cells(
-    law: Law, drawn: Case, everywhere: bool = False
+    law: Law, drawn: Case, judged: Sequence[Setting | None], everywhere: bool = False
 ) -> Iterator[tuple[Setting | None, dict[str, Any]]]:
     """Each cell of a drawn case: its setting, and what the law is given.
 
-    The settings of which the law speaks: all, or where it is not tried everywhere, some that cover
-    them.
+    judged      the settings that were judged so far, as the caller notes down
+    everywhere  give all settings of which the law speaks, not only some that cover them
     """
     given = _quantities(law, drawn)
     if not law.over_settings:
@@ -160,11 +161,24 @@ def cells(
     (name,) = (n for n, kind in law.quantifiers.items() if kind is Setting)
     assert drawn.specimen is not None
     lattice = drawn.specimen.lattice if drawn.setting is None else [drawn.setting]
-    settings = [setting for setting in lattice if law.when(setting)]
-    if not (everywhere or law.everywhere):
-        settings = covering(settings, drawn.specimen.seed)
-    for setting in settings:
+    spoken_of = [setting for setting in lattice if law.when(setting)]
+    turn = crc32(drawn.specimen.key.encode())
+    each = everywhere or law.everywhere
+    for setting in spoken_of if each else _some(spoken_of, turn, judged):
         yield setting, given | {name: setting}
+
+
+def _some(
+    settings: Sequence[Setting], turn: int, judged: Sequence[Setting | None]
+) -> Iterator[Setting]:
+    """Settings that cover these, and others in the place of those that turn out of scope."""
+    while settings:
+        tried, before = covering(settings, turn), len(judged)
+        yield from tried
+        if len(judged) == before + len(tried):
+            return
+        met = frozenset[Hashable]().union(*(s.pairs for s in judged if s is not None))
+        settings = [s for s in settings if s not in tried and not s.pairs <= met]
 
 
 @lru_cache(maxsize=2048)
@@ -202,7 +216,7 @@ def replay(case: Case) -> Violation | None:
     cannot run it.
     """
     law, judged = LAWS[case.law], 0
-    for _, quantities in cells(law, case, everywhere=True):
+    for _, quantities in cells(law, case, (), everywhere=True):
         try:
             made = comparisons()
             law.body(**quantities)

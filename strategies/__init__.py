@@ -39,8 +39,8 @@ T = TypeVar("T")
 def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
     """What must be drawn to judge a law once, under the names of the fields of a case.
 
-    Settings are not drawn: a law is judged in each of them. A law that speaks of layers is
-    judged on one class of torch.nn at a time; without its name, on any.
+    Settings are not drawn, but for the mixture of a specimen: see `oracles.trial.cells`. A law
+    that speaks of layers is judged on one class of torch.nn at a time; without its name, on any.
     """
     kinds = set(law.quantifiers.values())
     fields: dict[str, SearchStrategy[Any]] = {}

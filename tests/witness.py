@@ -48,7 +48,8 @@ def _find(deviation: deviations.Deviation, law: Law, layer: str, examples: int) 
     )
     @given(drawn_for(law, layer))
     def judge(drawn: dict[str, Any]) -> None:
-        trial = Trial(law, deviation.devices[0], _Only(deviation, empty))  # type: ignore[arg-type]
+        only = _Only(deviation, empty)
+        trial = Trial(law, deviation.devices[0], only, everywhere=True)  # type: ignore[arg-type]
         try:
             trial.judge(Case(law.name, deviation.devices[0], **drawn))
         except Unsupported:

@@ -141,6 +141,7 @@ def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
         try:
             judge_with(fault, trial, case)
         except Violation:
+            trial.everywhere = True  # as the main job does from then on
             start.append(time.perf_counter())
             known.add(text)
             raise

@@ -135,7 +135,8 @@ def _shrink(trying: Trying, seed: str, count: int) -> None:
     In every setting: the plainest one that breaks the law is the one to show.
     """
     trial = trying.trial
-    judged, trial.tally, trial.everywhere = trial.tally, Tally(), True
+    judged, trial.tally = trial.tally, Tally()
+    trial.everywhere = True
 
     @seeded(seed)
     @settings(max_examples=count)

@@ -61,7 +61,7 @@ def test_every_law_is_on_the_page(page: str) -> None:
 def test_every_deviation_is_on_the_page(page: str) -> None:
     for deviation in load().deviations:
         for law in deviation.laws:
-            text = page if law == document.EVERYWHERE else section(page, law)
+            text = page if law == document.EVERY_LAW else section(page, law)
             assert document.escaped(document.spoken(deviation.name)) in text, (deviation.name, law)
 
 
@@ -69,7 +69,7 @@ def test_a_deviation_is_told_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     law = "freezing_changes_no_value"
     deviation = Deviation(
         name="torch_rounds_differently",
-        laws=(law, document.EVERYWHERE),
+        laws=(law, document.EVERY_LAW),
         condition=next(name for name, decide in sorted(CONDITIONS.items()) if decide.__doc__),
         devices=("cpu", "cuda"),
         torch="<2.4",

@@ -162,9 +162,6 @@ def test_every_refusal_is_reached() -> None:
     assert len(missed - RARE) <= UNLUCKY
 
 
-#: So many of the others may be missed: some are met 1 to 10 times in so many histories, and which
-#: histories are drawn changes with the code. All have their examples or witnesses, judged first.
-UNLUCKY = 2
 #: Refusals that take many histories to be reached by chance.
 RARE = {
     "size mismatch",
@@ -175,6 +172,9 @@ RARE = {
     "leaf variable has been moved into the graph interior",
     "a saved tensor that has been detached in-place",
 }
+#: How many refusals, or departures, may be missed beside the rare ones. Some are met 1 to 10 times
+#: in so many histories, and which ones are drawn changes with the code.
+UNLUCKY = 2
 
 
 def refusals(history: History) -> set[str]:
