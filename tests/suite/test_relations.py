@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import torch
@@ -392,8 +392,10 @@ def test_infinities_of_other_signs_are_not_a_difference_of_rounding() -> None:
 
 # --- what was compared ---------------------------------------------------------------------
 
+SEEN: Final = seen(a=1, b=None)
 COMPARING: dict[str, tuple[Callable[[], None], int]] = {
-    "agree": (lambda: agree(seen(a=1, b=None), seen(a=1, b=None)), 2),
+    "agree": (lambda: agree(SEEN, seen(a=1, b=None)), 2),
+    "agree, with itself": (lambda: agree(SEEN, SEEN), 0),
     "agree, with nothing": (lambda: agree(seen(), seen()), 0),
     "agree_with": (lambda: agree_with(seen(a=1), {"a": 1}), 1),
     "every": (lambda: every(seen(a=1, b=1), 1), 2),

@@ -651,6 +651,20 @@ def test_a_law_that_compares_nothing_judges_nothing(define: Define) -> None:
         tried.judge(Case("nothing_is_compared", specimen=LIVELY, setting=Setting(False)))
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("values_depend_on_train_and_eval_alone", Setting(False)),
+        ("recording_depends_on_grad_mode_and_requires_grad_alone", Setting(True, grad=NO_GRAD)),
+        ("backward_changes_no_state", Setting(True, frozen=tuple(LIVELY.recipe.parameters()))),
+    ],
+)
+def test_a_run_beside_itself_judges_nothing(name: str, start: Setting) -> None:
+    """The setting is what the law would change it to, or there is nothing to go backward from."""
+    with pytest.raises(OutOfScope):
+        replay(Case(name, specimen=LIVELY, setting=start))
+
+
 def test_a_crash_of_a_law_is_no_verdict(define: Define) -> None:
     """A mistake in a law is reported as that: neither a violation nor a lack of torch."""
 
