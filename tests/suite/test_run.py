@@ -29,6 +29,15 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
     )
 
 
+def instead(source: str, law: str, folder: Path) -> dict[str, Any]:
+    """What to start a run with, for this ``body`` to stand in the place of the law's."""
+    put = f"import oracles.laws\nfrom oracles.law import LAWS\nlaw = LAWS[{law!r}]\n"
+    put += "object.__setattr__(law, 'body', body)\n"
+    (folder / "instead.py").write_text(source + put, encoding="utf-8")
+    found = f"{folder}{os.pathsep}{ROOT}"
+    return {"folder": folder, "PYTHONPATH": found, "PYTEST_PLUGINS": "instead"}
+
+
 def results(path: Path) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     schema = json.loads((ROOT / "oracles/results.schema.json").read_text(encoding="utf-8"))
@@ -65,15 +74,9 @@ def test_a_seed_repeats_a_run(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    plugin = tmp_path / "dying.py"
-    plugin.write_text(
-        "import os\nimport oracles.laws\nfrom oracles.law import LAWS\n"
-        "law = LAWS['a_thread_has_a_mode_of_its_own']\n"
-        "object.__setattr__(law, 'body', lambda nesting: os._exit(3))\n"
-    )
-    arguments = ("-n", "2", "--results", str(path), "-p", "dying", "--seed", "3")
-    found = f"{tmp_path}{os.pathsep}{ROOT}"
-    done = run(*PICKED, *arguments, folder=tmp_path, PYTHONPATH=found)
+    dying = "import os\ndef body(nesting): os._exit(3)\n"
+    arguments = ("-n", "2", "--results", str(path), "--seed", "3")
+    done = run(*PICKED, *arguments, **instead(dying, "a_thread_has_a_mode_of_its_own", tmp_path))
     assert done.returncode == 1
     laws = {law["name"]: law for law in results(path)["laws"]}
     assert laws["freezing_changes_no_value"]["status"] in ("HOLDS", "DEVIATES")
@@ -82,6 +85,26 @@ def test_a_worker_that_dies_loses_nothing(tmp_path: Path) -> None:
     kept = tmp_path / "a_thread_has_a_mode_of_its_own@cpu.crashed.json"
     assert str(kept) in crashed["reason"]
     assert json.loads(kept.read_text())["law"] == "a_thread_has_a_mode_of_its_own"
+
+
+@pytest.mark.parametrize(("late", "status"), [(600, "HOLDS"), (10**6, "NOT_COVERED")])
+def test_more_is_drawn_while_a_trait_has_not_shown(late: int, status: str, tmp_path: Path) -> None:
+    """Up to ten times as many: what is never shown is claimed in vain."""
+    path = tmp_path / "results.json"
+    rare = (
+        "from itertools import count\nfrom oracles.relations import shows\n"
+        "from oracles.run import Seen\nfrom oracles.traits import Certainty\n"
+        "judged = count()\n"
+        "def body(layer, setting):\n"
+        f"    seen = Seen(None, {{'it': next(judged) == {late}}})\n"
+        "    shows('shines', Certainty.MAYBE, seen, False)\n"
+    )
+    law = "a_layer_does_what_its_traits_claim"
+    arguments = ("--law", law, "-k", "Softsign", "--results", str(path), "--seed", "3")
+    done = run(*arguments, **instead(rare, law, tmp_path))
+    (found,) = (law for law in results(path)["laws"] if law["status"] != "NOT_RUN")
+    assert found["status"] == status, done.stdout
+    assert found["subjects"] > 5
 
 
 @pytest.mark.parametrize(
