@@ -2,7 +2,7 @@
 
 Mistakes with modes happen over time. Each law is tried on drawn programs: they build modules,
 enter and leave modes in every way, in threads, tasks and generators, freeze, run forward and
-backward, step optimizers, and copy. The reference machine (oracles/machine.py) says in plain
+backward, step optimizers, and copy. The reference machine (oracles/machine) says in plain
 Python what must be seen after each step; where torch is known to do something else, the other
 rule stands there beside it, under the name of a deviation.
 """

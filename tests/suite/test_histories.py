@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 
 import strategies
-from oracles import machine, things
+from oracles import things
 from oracles.case import Case, from_json, to_json
 from oracles.deviations import astray
 from oracles.history import (
@@ -41,11 +41,13 @@ from tests.faults.histories import LAW
 from .helpers import drawn, examples
 
 ENTERED = Step("with", words=("torch.no_grad()", "end"), body=(Step("tensor", makes="t0"),))
+#: Where the machine is written down: its rules, and the things that they are about.
+PARTS = [*(sys.modules[part.__module__] for part in Machine.__mro__[:-1]), things]
 #: The refusals that the machine knows, by a phrase of each.
 REFUSALS = sorted(
     {
         str(node.args[1].value)
-        for module in (machine, things)
+        for module in PARTS
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
@@ -96,7 +98,7 @@ def test_blocks_lie_in_each_other_as_deep_as_python_takes() -> None:
 
 
 def test_the_machine_imports_no_torch() -> None:
-    for module in (machine, things, sys.modules[Step.__module__]):
+    for module in (*PARTS, sys.modules[Step.__module__]):
         tree = ast.parse(inspect.getsource(module))
         modules = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
         modules += [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
@@ -104,7 +106,7 @@ def test_the_machine_imports_no_torch() -> None:
 
 
 def test_each_rule_of_the_machine_has_a_sentence() -> None:
-    rules = [n for n in vars(Machine) if n.startswith(("do_", "in_"))]
+    rules = [n for n in dir(Machine) if n.startswith(("do_", "in_"))]
     assert [n for n in rules if not (getattr(Machine, n).__doc__ or "").strip()] == []
     known = {n.partition("_")[2] for n in rules} | {"task"}
     assert known == {*SIMPLE, *BLOCKS}
