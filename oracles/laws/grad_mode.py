@@ -154,6 +154,32 @@ def a_decorated_generator_gives_the_mode_back_at_each_yield(nesting: Nesting) ->
         holds(mode(), "the mode afterwards", outside)
 
 
+@law(source="torch.no_grad: 'Also functions as a decorator'; generator.close", norms=("B13",))
+def a_decorated_generator_ends_in_its_mode(nesting: Nesting) -> None:
+    """What a decorated generator does on being closed, or handed an error, is done in its mode."""
+    seen = []
+
+    @torch.no_grad()
+    def suspended():
+        try:
+            yield
+        except LookupError:
+            seen.append(torch.is_grad_enabled())
+            yield
+        finally:
+            seen.append(torch.is_grad_enabled())
+
+    with nesting.entered():
+        outside = mode()
+        generator = suspended()
+        next(generator)
+        generator.throw(LookupError())
+        holds(mode(), "the mode after generator.throw(...)", outside)
+        generator.close()
+        holds(mode(), "the mode after generator.close()", outside)
+    holds(seen, "torch.is_grad_enabled() in except and finally", [False, False])
+
+
 @law(source="torch.set_grad_enabled: 'as a function'", norms=("B14", "B15"))
 def a_call_of_set_grad_enabled_lasts_until_the_block_ends(nesting: Nesting) -> None:
     """set_grad_enabled(b) called as a function switches at once, and lasts as long as its block."""

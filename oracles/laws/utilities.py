@@ -73,6 +73,26 @@ def an_averaged_model_records_nothing(subject: Subject, setting: Setting) -> Non
     agree(run.state, plain.state)
 
 
+@law(source="torch.optim.swa_utils.AveragedModel: 'use_buffers'", norms=("L3",))
+def an_averaged_model_averages_buffers_only_if_told(sample: Sample) -> None:
+    """Buffers are those of the model, or their average with use_buffers; its mode is copied."""
+    sample.needs_values()
+    for training in (False, True):
+        norm = nn.BatchNorm1d(1, device=sample.device).train(training)
+        assert norm.running_mean is not None
+        plain, whole = (
+            swa_utils.AveragedModel(norm),
+            swa_utils.AveragedModel(norm, use_buffers=True),
+        )
+        for mean in (1.0, 3.0):
+            norm.running_mean.fill_(mean)
+            for averaged in (plain, whole):
+                averaged.update_parameters(norm)
+        holds(plain.module.training, "averaged.module.training", training)
+        holds(plain.module.running_mean.item(), "averaged.module.running_mean", 3.0)
+        holds(whole.module.running_mean.item(), "the same with use_buffers=True", 2.0)
+
+
 @law(source="torch.nn.utils.fusion.fuse_conv_bn_eval", norms=("L4",))
 def fusing_is_for_evaluation(sample: Sample) -> None:
     """Convolution and batch normalisation fuse in evaluation alone, and keep their flags."""
@@ -125,6 +145,22 @@ def clipping_leaves_alone_what_has_no_gradient(subject: Subject, setting: Settin
     agree(run.receiving, plain.receiving)
     agree(run.requires_grad, plain.requires_grad)
     agree(run.state, plain.state)
+
+
+@law(source="nn.utils.clip_grad_norm_: 'Gradients are modified in-place'; clip_grad_value_")
+def clipping_is_not_recorded(sample: Sample) -> None:
+    """A gradient that has a graph of its own keeps it when it is clipped; the norm has none."""
+    x = torch.ones(3, device=sample.device, requires_grad=True)
+    (x**3).sum().backward(create_graph=True)
+    assert x.grad is not None
+    node = x.grad.grad_fn
+    holds(node is not None, "whether x.grad has a grad_fn")
+    total = nn.utils.clip_grad_norm_([x], 0.1)
+    holds(total.requires_grad, "clip_grad_norm_([x], 0.1).requires_grad", False)
+    holds(x.grad.grad_fn is node, "whether clip_grad_norm_ leaves x.grad.grad_fn as it was")
+    nn.utils.clip_grad_value_([x], 0.01)
+    holds(x.grad.grad_fn is node, "whether clip_grad_value_ leaves x.grad.grad_fn as it was")
+    x.grad = None  # it and its graph hold one another
 
 
 @law(source="nn.utils.prune; notes/autograd, Setting requires_grad", norms=("L6",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -429,6 +429,33 @@ def decorated_generators_keep_the_mode() -> Undo:
         def generator(*args: Any, **options: Any) -> Iterator[Any]:
             with context():
                 yield from function(*args, **options)
+
+        return generator
+
+    return put(_contextlib, "_wrap_generator", wrap)
+
+
+@fault("a_decorated_generator_ends_in_its_mode")
+def decorated_generators_are_closed_in_another_mode() -> Undo:
+    """A generator decorated with no_grad is not told that it is closed: it ends when it is gone."""
+
+    def wrap(context: Callable[[], Any], function: Callable[..., Any]) -> Callable[..., Any]:
+        def generator(*args: Any, **options: Any) -> Iterator[Any]:
+            course = function(*args, **options)
+            go = partial(next, course)
+            while True:
+                with context():
+                    try:
+                        value = go()
+                    except StopIteration:
+                        return
+                go = partial(next, course)
+                try:
+                    yield value
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    go = partial(course.throw, error)
 
         return generator
 

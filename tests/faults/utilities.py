@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -10,10 +11,10 @@ import torch.utils.checkpoint
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.utils import fusion, prune
+from torch.nn.utils import clip_grad, fusion, prune
 from torch.optim import swa_utils
 
-from .fault import Undo, afterwards, fault, put
+from .fault import Undo, afterwards, fault, put, together
 
 # --- checkpoints and what is saved --------------------------------------------------------------
 
@@ -156,6 +157,13 @@ def averaging_freezes_the_source() -> Undo:
     )
 
 
+@fault("an_averaged_model_averages_buffers_only_if_told")
+def averaging_takes_buffers_in() -> Undo:
+    """AveragedModel averages buffers where it is not told so."""
+    defaults = (None, None, None, True)
+    return put(swa_utils.AveragedModel.__init__, "__defaults__", defaults)
+
+
 @fault("fusing_is_for_evaluation")
 def fusing_unfreezes() -> Undo:
     """A fused layer requires grad, whatever the convolution did."""
@@ -191,6 +199,22 @@ def clipping_fills_gradients_in() -> Undo:
         return total
 
     return put(nn.utils, "clip_grad_norm_", clip)
+
+
+@fault("clipping_is_not_recorded")
+def clipping_by_value_is_recorded() -> Undo:
+    """clip_grad_value_ writes to gradients without no_grad around it."""
+    return put(nn.utils, "clip_grad_value_", unwrap(nn.utils.clip_grad_value_))
+
+
+@fault("clipping_is_not_recorded")
+def clipping_by_norm_is_recorded() -> Undo:
+    """clip_grad_norm_ writes to gradients without no_grad around it."""
+    inner = ("_get_total_norm", "_clip_grads_with_norm_")
+    return together(
+        put(nn.utils, "clip_grad_norm_", unwrap(nn.utils.clip_grad_norm_)),
+        *(put(clip_grad, name, unwrap(getattr(clip_grad, name))) for name in inner),
+    )
 
 
 @fault("pruning_keeps_requires_grad")
