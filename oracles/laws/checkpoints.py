@@ -105,3 +105,24 @@ def a_checkpoint_computes_again_in_the_mode_of_backward(sample: Sample) -> None:
     out = checkpoint(layers, x, use_reentrant=False)
     layers.eval()
     refuses(lambda: out.backward(torch.ones_like(out)), RuntimeError, "checkpoint", "saved")
+
+
+class _Shortening(torch.nn.Module):
+    """Evaluates the first row alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x if self.training else x[:1]).exp()
+
+
+@law(
+    source="torch.utils.checkpoint, determinism_check: 'the shapes, dtypes, and devices'",
+    norms=("K6",),
+)
+def a_checkpoint_notices_that_another_shape_is_computed(sample: Sample) -> None:
+    """What backward computes in another mode is refused where its metadata tell it apart."""
+    layer = _Shortening()
+    x = torch.ones(3, 2, device=sample.device, requires_grad=True)
+    out = checkpoint(layer, x, use_reentrant=False)
+    layer.eval()
+    refuses(lambda: out.backward(torch.ones_like(out)), RuntimeError, "checkpoint", "metadata")
+    holds(x.grad, "x.grad after the refusal", None)

@@ -34,6 +34,14 @@ def checkpoints_compute_twice() -> Undo:
     return put(torch.utils.checkpoint, "checkpoint", checkpoint)
 
 
+@fault("a_checkpoint_notices_that_another_shape_is_computed")
+def checkpoints_compare_no_metadata() -> Undo:
+    """A checkpoint takes what was computed again, whatever its shape."""
+    checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
+    blind = dict.fromkeys(checks, checks["none"])
+    return put(torch.utils.checkpoint, "_allowed_determinism_checks_to_fns", blind)
+
+
 @fault("a_reentrant_checkpoint_loses_gradients_where_no_input_requires_grad")
 def no_checkpoint_is_reentrant() -> Undo:
     """use_reentrant=True is taken for False."""
