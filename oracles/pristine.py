@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -26,6 +27,7 @@ class Look:
     requires_grad  the flag of each parameter
     training       the flag of each submodule
     calls          how often the counting hook of a submodule fired, where it did
+    buffers        whether each buffer requires grad, and is a leaf
     state          its state_dict, copied
     """
 
@@ -55,9 +57,14 @@ def _look(
         {n: p.requires_grad for n, p in parameters.items()},
         {n: m.training for n, m in modules.items()},
         {n: vars(m)["calls"] for n, m in modules.items() if "calls" in vars(m)},
-        {n: (b.requires_grad, b.is_leaf) for n, b in buffers.items()},
+        _flags(buffers),
         state,
     )
+
+
+def _flags(buffers: dict[str, Tensor]) -> dict[str, tuple[bool, bool]]:
+    """What autograd makes of each: whether it requires grad, and is a leaf."""
+    return {n: (b.requires_grad, b.is_leaf) for n, b in buffers.items()}
 
 
 class Pristine:
@@ -85,6 +92,10 @@ class Pristine:
         self._requires_grad: dict[str, bool] = {}
         modules = self._modules.values()
         self._made = [(m, type(m), _attributes(m), _contents(m), _referents(m)) for m in modules]
+        self._bound = [
+            (held, tuple(held.values())) for m in modules for held in (m._parameters, m._buffers)
+        ]
+        self._flags = _flags(self._buffers)
         self._tensors = [(t, _identity(t)) for t in [*model.parameters(), *model.buffers()]]
 
     def tell(self, setting: Setting) -> None:
@@ -112,6 +123,8 @@ class Pristine:
 
     def look(self) -> Look:
         """What it shows now: a copy of what moved, and what was saved of the rest."""
+        if self._is_bound_anew():
+            return look(self.model)
         return _look(self._parameters, self._modules, self._buffers, self.saved | self._moves())
 
     def _moves(self) -> dict[str, Tensor]:
@@ -130,7 +143,8 @@ class Pristine:
 
         seen is what the last run showed, if it did no more than forward and backward.
         """
-        if seen is None and not self._put_back_attributes():
+        altered = seen is None or self._is_bound_anew() or seen.buffers != self._flags
+        if altered and not self._put_back_attributes():
             return False
         moved = self._moves()
         if moved:
@@ -142,10 +156,17 @@ class Pristine:
             parameter.grad = None
         for module in self._modules.values():
             module.__dict__.pop("calls", None)
-        if seen is None or not self._is_told(seen):
+        if seen is None or altered or not self._is_told(seen):
             self._modes = self._frozen = None
         self.is_put_back = True
         return True
+
+    def _is_bound_anew(self) -> bool:
+        """Whether some parameter or buffer is another tensor than it was: forward may assign one."""
+        return any(
+            len(held) != len(was) or not all(map(is_, held.values(), was))
+            for held, was in self._bound
+        )
 
     def _is_told(self, seen: Look) -> bool:
         return (seen.training, seen.requires_grad) == (self._training, self._requires_grad)

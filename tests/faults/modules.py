@@ -283,6 +283,35 @@ def batch_norm_replaces_its_buffers() -> Undo:
     return put(_BatchNorm, "forward", forward)
 
 
+def _batch_norm_assigns(when: bool, made_of: Callable[[Tensor, Tensor], Tensor]) -> Undo:
+    """In this mode batch norm has another tensor for its running mean after forward."""
+    kept = _BatchNorm.forward
+
+    def forward(self: Any, input: Tensor) -> Tensor:
+        made = kept(self, input)
+        if self.training is when and self.running_mean is not None:
+            self.running_mean = made_of(self.running_mean, input)
+        return made
+
+    return put(_BatchNorm, "forward", forward)
+
+
+@fault(
+    "evaluation_changes_no_state",
+    "torch_agrees_with_the_reference",
+    kinds=("BatchNorm1d",),
+)
+def batch_norm_assigns_statistics_in_evaluation() -> Undo:
+    """Batch norm in evaluation has another running mean afterwards, in another tensor."""
+    return _batch_norm_assigns(False, lambda mean, input: mean.detach() + 1)
+
+
+@fault("buffers_never_require_grad", kinds=("BatchNorm1d",))
+def batch_norm_records_its_statistics() -> Undo:
+    """Batch norm in training leaves a running mean with a graph behind."""
+    return _batch_norm_assigns(True, lambda mean, input: mean.detach() + 0 * input.real.mean())
+
+
 @fault("which_state_moves_depends_on_train_and_eval_alone", kinds=("Embedding",))
 def embedding_renormalises_only_with_grad() -> Undo:
     """nn.Embedding with max_norm leaves its weight alone while grad is disabled."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import oracles.laws
 from oracles.case import Case
@@ -66,6 +67,7 @@ FACETS = (
     "requires_grad",
     "calls",
     "mode",
+    "buffers",
 )
 #: Dropout, BatchNorm and a hook: something moves, something is random, something is counted.
 LIVELY = Specimen(
@@ -309,6 +311,32 @@ def test_what_steps_alter_is_put_back(step: str) -> None:
     for steps in ({"prepare": step}, {"after": step}):
         with suppress(Refused, Violation):
             subject.backward(Setting(), **steps)
+        agreeing(subject._execute(plain.plan), plain)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("written", ["assigned", "in place"])
+def test_what_forward_makes_of_a_buffer_is_seen_and_put_back(graph: bool, written: str) -> None:
+    """Another tensor in its place, a graph of its own: no step need do it."""
+
+    def moving(self: nn.BatchNorm1d, x: Tensor) -> Tensor:
+        assert self.running_mean is not None
+        more = x.sum() if graph else x.sum().detach()
+        if written == "assigned":
+            self.running_mean = self.running_mean + more
+        else:
+            self.running_mean += more
+        return x
+
+    subject, plain = Subject(LIVELY), Subject(LIVELY).backward(Setting(False, inputs=(0,)))
+    for _ in range(2):
+        with mock.patch.object(nn.BatchNorm1d, "forward", moving):
+            run = subject._execute(Plan(Setting(False, inputs=(0,))))
+        assert isinstance(run, Run)
+        mean = "model.state_dict()['n1.running_mean']"
+        assert not torch.equal(run.state[mean], subject.initial[mean])
+        assert run.moving.only(lambda e, same: "running_mean" in e and same) == {}
+        assert run.buffers["model.get_buffer('n1.running_mean').requires_grad"] is graph
         agreeing(subject._execute(plain.plan), plain)
 
 
