@@ -432,7 +432,10 @@ def a_hook_computes_a_weight(specimen: Specimen, setting: Setting) -> bool:
 @of_modules
 def a_padded_encoder_evaluates(specimen: Specimen, setting: Setting) -> bool:
     """A TransformerEncoder is given a padding mask: in evaluation it may take the fast path."""
-    return "TransformerEncoder_padded" in specimen.recipe.ops()
+    return any(
+        node.op == "TransformerEncoder_padded" and not setting.trains(path)
+        for path, node in specimen.recipe.paths()
+    )
 
 
 @of_modules

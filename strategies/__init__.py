@@ -92,7 +92,8 @@ def parts(
     """
     size = min(wanted, PART)
     for part in range(TRIED * wanted // size):
-        seed_of_part = f"{seeded} {part} {device}"
+        # Of its own for each class, or all classes would meet the same mixtures of modes.
+        seed_of_part = " ".join(map(str, (seeded, part, device, layer))).rstrip()
         yield seed_of_part, cases(law, layer, seed_of_part, size)
 
 
