@@ -162,11 +162,17 @@ class Pristine:
         return True
 
     def _is_bound_anew(self) -> bool:
-        """Whether some parameter or buffer is another tensor than it was: forward may assign one."""
+        """Whether some parameter or buffer is another tensor now: forward may assign one."""
         return any(
             len(held) != len(was) or not all(map(is_, held.values(), was))
             for held, was in self._bound
         )
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a graph that is not collected yet holds a parameter: it could not be swapped."""
+        # Since torch 2.3, as is swapping.
+        return any(t._use_count() > 1 for t, _ in self._tensors if hasattr(t, "_use_count"))
 
     def _is_told(self, seen: Look) -> bool:
         return (seen.training, seen.requires_grad) == (self._training, self._requires_grad)

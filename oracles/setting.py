@@ -232,6 +232,11 @@ def partly_frozen(setting: Setting) -> bool:
     return bool(setting.frozen)
 
 
+def no_input_requires_grad(setting: Setting) -> bool:
+    """No input requires grad."""
+    return not setting.inputs
+
+
 def unfrozen(setting: Setting) -> bool:
     """No parameter is frozen."""
     return not setting.frozen

@@ -272,7 +272,7 @@ class Subject:
     def _execute(self, plan: Plan) -> Run | Exception:
         """What `statements` says, without building and compiling anew; or what it raised."""
         idle = self._idle[plan.has_steps]
-        lent = self._lend(idle)
+        lent = self._lend(idle, swappable=plan.has_steps)
         scope = self.namespace | {"model": lent.model, "x": lent.fresh_inputs(plan.setting.inputs)}
         # Pickle looks it up, and since it was made it may have been forgotten.
         sys.modules[self.module.__name__] = self.module
@@ -305,11 +305,11 @@ class Subject:
         idle.append(lent)
         return Run(plan, self, scope, seen)
 
-    def _lend(self, idle: list[Pristine]) -> Pristine:
+    def _lend(self, idle: list[Pristine], *, swappable: bool) -> Pristine:
         """A module as it was built: one that is idle, or else a new one."""
         while idle:
             lent = idle.pop()
-            if lent.is_put_back or lent.put_back():
+            if (lent.is_put_back or lent.put_back()) and not (swappable and lent.is_held):
                 return lent
         return Pristine(*self.build())
 

@@ -133,9 +133,10 @@ class Trial:
                 if lacking(error):
                     raise Unsupported(str(error)) from error
                 raise
-            if comparisons() == made:
-                self.tally.out_of_scope += 1  # the law had nothing to compare: it judged nothing
-                continue
+            else:
+                if comparisons() == made:
+                    self.tally.out_of_scope += 1  # it had nothing to compare: it judged nothing
+                    continue
             judged.append(setting)
             if setting is not None:
                 self.tally.settings.update(_parts(setting))

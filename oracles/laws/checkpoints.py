@@ -8,7 +8,15 @@ from torch.utils.checkpoint import checkpoint
 from ..law import law
 from ..relations import absent, agree, every, holds, refuses, unrecorded
 from ..sample import Sample
-from ..setting import Setting, all_of, any_of, grad_disabled, in_inference_mode, plain_grad
+from ..setting import (
+    Setting,
+    all_of,
+    any_of,
+    grad_disabled,
+    in_inference_mode,
+    no_input_requires_grad,
+    plain_grad,
+)
 from ..specimen import UNWRAP
 from ..subject import Subject
 
@@ -50,7 +58,7 @@ def a_checkpoint_is_a_plain_call_where_nothing_is_recorded(
 @law(
     source="torch.utils.checkpoint, use_reentrant: 'at least one of the inputs' must require grad",
     norms=("K2",),
-    when=all_of(plain_grad, lambda setting: not setting.inputs),
+    when=all_of(plain_grad, no_input_requires_grad),
 )
 def a_reentrant_checkpoint_loses_gradients_where_no_input_requires_grad(
     subject: Subject, setting: Setting

@@ -9,11 +9,13 @@ from ..setting import (
     all_of,
     core_grad,
     grad_enabled,
+    no_input_requires_grad,
     partly_frozen,
     plain_grad,
     unfrozen,
 )
 from ..subject import Subject
+from ..traits import PARAMETRIC
 
 
 @law(
@@ -54,14 +56,23 @@ def freezing_changes_no_other_gradient(subject: Subject, setting: Setting) -> No
 
 
 @law(
-    source="notes/autograd, Setting requires_grad", norms=("A12",), when=plain_grad, everywhere=True
+    source="notes/autograd, Setting requires_grad",
+    norms=("A12",),
+    when=all_of(plain_grad, unfrozen, no_input_requires_grad),
+    having=PARAMETRIC,
+    everywhere=True,
 )
 def a_fully_frozen_module_records_nothing(subject: Subject, setting: Setting) -> None:
     """With every parameter frozen and inputs that do not require grad, nothing is recorded."""
-    unrecorded(subject.run(setting.but(frozen=subject.parameters, inputs=())).output)
+    unrecorded(subject.run(setting.but(frozen=subject.parameters)).output)
 
 
-@law(source="notes/autograd, How autograd encodes the history", norms=("A15",), when=plain_grad)
+@law(
+    source="notes/autograd, How autograd encodes the history",
+    norms=("A15",),
+    when=all_of(plain_grad, partly_frozen),
+    having=PARAMETRIC,
+)
 def unfreezing_after_forward_gives_no_gradient(subject: Subject, setting: Setting) -> None:
     """The graph is fixed in forward: a parameter unfrozen afterwards gets nothing from it."""
     unfrozen = subject.backward(setting, between="model.requires_grad_(True)")
@@ -72,6 +83,7 @@ def unfreezing_after_forward_gives_no_gradient(subject: Subject, setting: Settin
     source="notes/autograd: 'only leaf tensors with requires_grad=True will have gradients accumulated'",
     norms=("A16",),
     when=plain_grad,
+    having=PARAMETRIC,
 )
 def freezing_after_forward_stops_the_gradient(subject: Subject, setting: Setting) -> None:
     """A parameter frozen between forward and backward receives no gradient; inputs still do."""
@@ -81,7 +93,7 @@ def freezing_after_forward_stops_the_gradient(subject: Subject, setting: Setting
     agree(run.gradients.only(lambda e, _: e.startswith("x[")), inputs)
 
 
-@law(source="Tensor.requires_grad_", norms=("A17",), when=plain_grad)
+@law(source="Tensor.requires_grad_", norms=("A17",), when=plain_grad, having=PARAMETRIC)
 def freezing_and_unfreezing_is_a_round_trip(subject: Subject, setting: Setting) -> None:
     """After freezing and unfreezing, gradients are those of a module that never was frozen."""
     trip = "flags = [p.requires_grad for p in model.parameters()]\nmodel.requires_grad_(False)\n"
@@ -89,7 +101,7 @@ def freezing_and_unfreezing_is_a_round_trip(subject: Subject, setting: Setting) 
     agree(subject.backward(setting, prepare=trip).gradients, subject.backward(setting).gradients)
 
 
-@law(source="Tensor.grad; notes/autograd", norms=("A18",), when=plain_grad)
+@law(source="Tensor.grad; notes/autograd", norms=("A18",), when=plain_grad, having=PARAMETRIC)
 def freezing_keeps_a_gradient_that_is_there(subject: Subject, setting: Setting) -> None:
     """Freezing clears no .grad, and later backwards do not change it."""
     kept = "kept = [None if p.grad is None else p.grad.clone() for p in model.parameters()]\n"
@@ -100,7 +112,7 @@ def freezing_keeps_a_gradient_that_is_there(subject: Subject, setting: Setting) 
     every(subject.backward(setting, after=kept).evaluate("all(same)"), True)
 
 
-@law(source="Module.requires_grad_", norms=("E1", "E2"), when=plain_grad)
+@law(source="Module.requires_grad_", norms=("E1", "E2"), when=plain_grad, having=PARAMETRIC)
 def requires_grad_reaches_every_parameter_and_no_buffer(subject: Subject, setting: Setting) -> None:
     """requires_grad_ sets the flag of each parameter, of no buffer, and returns the module."""
     run = subject.run(setting, prepare="told = model.requires_grad_(True)")
@@ -112,11 +124,12 @@ def requires_grad_reaches_every_parameter_and_no_buffer(subject: Subject, settin
 @law(
     source="notes/autograd, Setting requires_grad: 'all of the module's parameters'",
     norms=("E2",),
-    when=plain_grad,
+    when=all_of(plain_grad, unfrozen),
+    having=PARAMETRIC,
 )
 def freezing_a_submodule_reaches_its_subtree_alone(subject: Subject, setting: Setting) -> None:
     """requires_grad_ on a submodule equals requires_grad_ on each of its parameters."""
-    for path in subject.specimen.recipe.modules()[:1]:
+    for path in [p for p in subject.specimen.recipe.modules() if _owns_some(subject, p)][:1]:
         whole = subject.run(setting, prepare=f"model.get_submodule({path!r}).requires_grad_(False)")
         each = f"for p in model.get_submodule({path!r}).parameters(): p.requires_grad = False"
         agree(whole.requires_grad, subject.run(setting, prepare=each).requires_grad)
@@ -125,6 +138,11 @@ def freezing_a_submodule_reaches_its_subtree_alone(subject: Subject, setting: Se
         outside += f"model.get_submodule({path!r}).requires_grad_(False)\n"
         outside += "kept = all(model.get_parameter(n).requires_grad == f for n, f in flags.items())"
         every(subject.run(setting, prepare=outside).evaluate("kept"), True)
+
+
+def _owns_some(subject: Subject, path: str) -> bool:
+    """Whether some parameters are below this path, and some are not."""
+    return 0 < sum(n.startswith(f"{path}.") for n in subject.parameters) < len(subject.parameters)
 
 
 @law(

@@ -16,7 +16,7 @@ from ..sample import Nesting, Sample
 from ..setting import ENABLED, Setting, all_of, core_grad, evaluating, unfrozen
 from ..specimen import UNWRAP, seeding
 from ..subject import Subject
-from ..traits import PARAMETRIC
+from ..traits import BUFFERED, PARAMETRIC
 
 #: The module called with copies of its parameters and buffers, which require grad as told.
 _FUNCTIONAL = """\
@@ -32,6 +32,7 @@ def model(*x):
     source="torch.func.functional_call: 'replacing the module parameters and buffers'",
     norms=("K14",),
     when=core_grad,
+    having=BUFFERED,
 )
 def a_functional_call_moves_the_state_that_it_is_given(subject: Subject, setting: Setting) -> None:
     """Values, randomness and what moves are those of a call, but the module stays as it was."""
@@ -49,6 +50,7 @@ def a_functional_call_moves_the_state_that_it_is_given(subject: Subject, setting
     source="torch.func.functional_call; notes/autograd, Setting requires_grad",
     norms=("K14",),
     when=all_of(core_grad, unfrozen),
+    having=PARAMETRIC,
 )
 def a_functional_call_is_recorded_by_what_it_is_given(subject: Subject, setting: Setting) -> None:
     """Whether the tensors handed in require grad decides, not what the module's own say."""

@@ -16,6 +16,7 @@ from ..setting import (
     all_of,
     grad_enabled,
     in_inference_mode,
+    no_input_requires_grad,
     plain_grad,
     training,
     unfrozen,
@@ -38,6 +39,7 @@ def inference_mode_records_nothing(subject: Subject, setting: Setting) -> None:
 @law(
     source="notes/autograd, Inference Mode: 'Just like in no-grad mode'",
     norms=("C23", "B7", "B8"),
+    when=plain_grad,
     everywhere=True,
 )
 def inference_mode_acts_as_no_grad(subject: Subject, setting: Setting) -> None:
@@ -63,7 +65,7 @@ def inference_mode_changes_no_training_flag(subject: Subject, setting: Setting) 
 @law(
     source="C++ notes on inference mode; nn.BatchNorm1d",
     norms=("C14",),
-    when=in_inference_mode,
+    when=all_of(in_inference_mode, training),
     having=BUFFERED,
 )
 def buffers_moved_in_inference_mode_stay_normal(subject: Subject, setting: Setting) -> None:
@@ -127,11 +129,12 @@ def writing_state_in_inference_mode_keeps_it_trainable(subject: Subject, setting
 @law(
     source="torch.inference_mode; notes/autograd, Inference Mode",
     norms=("C8",),
-    when=plain_grad,
+    when=all_of(plain_grad, unfrozen, no_input_requires_grad),
+    having=PARAMETRIC,
 )
 def a_frozen_module_takes_inference_tensors(subject: Subject, setting: Setting) -> None:
     """Where nothing requires grad, nothing is saved for backward: inference tensors are welcome."""
-    frozen = setting.but(frozen=subject.specimen.recipe.parameters(), inputs=())
+    frozen = setting.but(frozen=subject.parameters)
     made = "with torch.inference_mode():\n    x = [t.clone() for t in x]"
     run = subject.run(frozen, prepare=made)
     agree(run.output, subject.run(frozen).output)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from ..law import law
+from ..law import OutOfScope, law
 from ..relations import absent, agree, every, holds
 from ..sample import Sample
 from ..setting import Setting, all_of, partly_frozen, plain_grad
 from ..subject import Subject
+from ..traits import PARAMETRIC
 
 _AGAIN = {
     "copy.deepcopy": "model = copy.deepcopy(model)",
@@ -67,7 +68,7 @@ def assigning_a_state_dict_keeps_every_flag(subject: Subject, setting: Setting) 
     _survives(subject, setting, "model.load_state_dict(build()[0].state_dict(), assign=True)")
 
 
-@law(source="Module.state_dict, keep_vars", norms=("E15",), when=plain_grad)
+@law(source="Module.state_dict, keep_vars", norms=("E15",), when=plain_grad, having=PARAMETRIC)
 def loading_records_nothing(subject: Subject, setting: Setting) -> None:
     """Loading a state_dict of variables that require grad records nothing on the target."""
     load = "model.load_state_dict(build()[0].state_dict(keep_vars=True))"
@@ -76,7 +77,7 @@ def loading_records_nothing(subject: Subject, setting: Setting) -> None:
     absent(run.gradients)
 
 
-@law(source="Module.state_dict", norms=("E16",), when=plain_grad)
+@law(source="Module.state_dict", norms=("E16",), when=plain_grad, having=PARAMETRIC)
 def a_state_dict_is_a_detached_alias(subject: Subject, setting: Setting) -> None:
     """state_dict() gives detached tensors on the module's memory; keep_vars the parameters."""
     prepare = "state = model.state_dict()\nvariables = model.state_dict(keep_vars=True)"
@@ -89,11 +90,23 @@ def a_state_dict_is_a_detached_alias(subject: Subject, setting: Setting) -> None
     every(run.evaluate(*alias), True)
 
 
-@law(source="Module.to: 'modifies the module in-place'", norms=("E12",), when=plain_grad)
+def _wider(dtype: str) -> str:
+    """A type that holds all values of this one, and others as well."""
+    if dtype == "float64":
+        raise OutOfScope("no type is wider than float64")
+    return "complex128" if dtype == "complex64" else "float64"
+
+
+@law(
+    source="Module.to: 'modifies the module in-place'",
+    norms=("E12",),
+    when=plain_grad,
+    having=PARAMETRIC,
+)
 def converting_keeps_every_flag(subject: Subject, setting: Setting) -> None:
     """Module.to(dtype) keeps each requires_grad, each training flag, and leaves as leaves."""
     dtype = subject.specimen.dtype
-    wide = "complex128" if dtype == "complex64" else "float64"
+    wide = _wider(dtype)
     _survives(subject, setting, f"model.to(torch.{wide})\nmodel = model.to(torch.{dtype})")
 
 
@@ -101,12 +114,13 @@ def converting_keeps_every_flag(subject: Subject, setting: Setting) -> None:
     source="torch.__future__.set_swap_module_params_on_conversion",
     norms=("E13",),
     when=plain_grad,
+    having=PARAMETRIC,
     since="2.3",
 )
 def converting_by_swapping_keeps_every_flag(subject: Subject, setting: Setting) -> None:
     """With swapped parameters Module.to keeps each requires_grad and each training flag too."""
     dtype = subject.specimen.dtype
-    wide = "complex128" if dtype == "complex64" else "float64"
+    wide = _wider(dtype)
     swap = "torch.__future__.set_swap_module_params_on_conversion({})\n"
     convert = f"try: model.to(torch.{wide}).to(torch.{dtype})\nfinally: "
     _survives(subject, setting, swap.format(True) + convert + swap.format(False))

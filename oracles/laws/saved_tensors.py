@@ -10,9 +10,19 @@ from torch.autograd.graph import register_multi_grad_hook, saved_tensors_hooks
 from ..law import law
 from ..relations import agree, every, holds
 from ..sample import Nesting, Sample
-from ..setting import Setting, any_of, grad_disabled, in_inference_mode, plain_grad
+from ..setting import (
+    Setting,
+    all_of,
+    any_of,
+    grad_disabled,
+    in_inference_mode,
+    no_input_requires_grad,
+    plain_grad,
+    unfrozen,
+)
 from ..specimen import UNWRAP
 from ..subject import Subject
+from ..traits import PARAMETRIC
 
 #: The module under hooks that note the grad mode each time that a tensor is saved.
 _PACKING = """\
@@ -41,11 +51,12 @@ def nothing_is_saved_where_nothing_is_recorded(subject: Subject, setting: Settin
 @law(
     source="notes/autograd, Setting requires_grad: 'excluded from the backward graph'",
     norms=("K8",),
-    when=plain_grad,
+    when=all_of(plain_grad, unfrozen, no_input_requires_grad),
+    having=PARAMETRIC,
 )
 def nothing_is_saved_of_what_is_frozen(subject: Subject, setting: Setting) -> None:
     """Where neither parameter nor input requires grad, no tensor is saved for backward."""
-    still = setting.but(frozen=subject.parameters, inputs=())
+    still = setting.but(frozen=subject.parameters)
     run = subject.unchecked().run(still, prepare=_PACKING, after=UNWRAP)
     every(run.evaluate("len(packed)"), 0)
 

@@ -300,3 +300,27 @@ def fractional_pooling_ignores_its_samples() -> Undo:
         return kept(self, x) + torch.rand(1)
 
     return put(nn.FractionalMaxPool2d, "forward", forward)
+
+
+@fault("given_samples_make_fractional_pooling_deterministic")
+def fractional_pooling_ignores_given_samples() -> Undo:
+    """F.fractional_max_pool2d draws its samples, whatever it is given."""
+    kept = functional.fractional_max_pool2d
+
+    def pool(*args: Any, _random_samples: Any = None, **options: Any) -> Any:
+        return kept(*args, **options)
+
+    return put(functional, "fractional_max_pool2d", pool)
+
+
+@fault("values_depend_on_train_and_eval_alone", kinds=("TransformerEncoder_padded",))
+def padded_encoders_train_otherwise_where_nothing_is_recorded() -> Undo:
+    """A TransformerEncoder with a padding mask gives more in training while grad is disabled."""
+    kept = nn.TransformerEncoder.forward
+
+    def forward(self: nn.TransformerEncoder, *args: Any, **options: Any) -> Any:
+        made = kept(self, *args, **options)
+        masked = options.get("src_key_padding_mask") is not None
+        return 1.5 * made if masked and self.training and not torch.is_grad_enabled() else made
+
+    return put(nn.TransformerEncoder, "forward", forward)

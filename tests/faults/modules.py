@@ -946,3 +946,19 @@ def optimizers_accept_anything() -> Undo:
             self.param_groups.append(group)
 
     return put(torch.optim.Optimizer, "add_param_group", add_param_group)
+
+
+@fault("a_saved_tensor_that_was_written_into_is_refused")
+def writes_in_inference_mode_count_no_version() -> Undo:
+    """mul_ in inference mode leaves the version of a normal tensor as it was."""
+    kept = Tensor.mul_
+
+    def mul_(self: Tensor, other: Any) -> Tensor:
+        counted = torch.is_inference_mode_enabled() and not self.is_inference()
+        version = self._version if counted else 0
+        made = kept(self, other)
+        if counted:
+            torch._C._autograd._unsafe_set_version_counter((self,), (version,))
+        return made
+
+    return put(Tensor, "mul_", mul_)

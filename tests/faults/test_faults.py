@@ -75,6 +75,10 @@ def test_a_fault_is_noticed_and_its_script_shows_it(
     assert processes.apply(run_script, (str(path), "")) == "", path
 
 
+def test_the_readme_counts_them() -> None:
+    assert f"{len(NAMES)} planted faults" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def small(fault: Fault, law: Law) -> tuple[Case, Violation]:
     """A case that breaks the law while the fault is planted, as small as it is shown to a user."""
     case, violation = noticed(fault, law)

@@ -168,8 +168,12 @@ def averaging_freezes_the_source() -> Undo:
 @fault("an_averaged_model_averages_buffers_only_if_told")
 def averaging_takes_buffers_in() -> Undo:
     """AveragedModel averages buffers where it is not told so."""
-    defaults = (None, None, None, True)
-    return put(swa_utils.AveragedModel.__init__, "__defaults__", defaults)
+    kept = swa_utils.AveragedModel.__init__
+
+    def init(self: Any, model: nn.Module, *rest: Any, **options: Any) -> None:
+        kept(self, model, *rest, **{"use_buffers": True, **options})
+
+    return put(swa_utils.AveragedModel, "__init__", init)
 
 
 @fault("fusing_is_for_evaluation")
@@ -205,6 +209,21 @@ def clipping_fills_gradients_in() -> Undo:
         total = kept(found, *rest)
         then(found)
         return total
+
+    return put(nn.utils, "clip_grad_norm_", clip)
+
+
+@fault("clipping_leaves_alone_what_has_no_gradient")
+def clipping_nothing_freezes() -> Undo:
+    """clip_grad_norm_ freezes the parameters where none of them has a gradient."""
+    kept = nn.utils.clip_grad_norm_
+
+    def clip(parameters: Any, *rest: Any) -> Any:
+        found = list(parameters)
+        if all(p.grad is None for p in found):
+            for p in found:
+                p.requires_grad_(False)
+        return kept(found, *rest)
 
     return put(nn.utils, "clip_grad_norm_", clip)
 

@@ -297,7 +297,7 @@ def _unmet(trial: Trial) -> str:
     if hidden:
         return f"{trial.layer} claims traits and never showed them: {', '.join(sorted(hidden))}"
     reached = trial.tally.reaches() if trial.tally.subjects >= ENOUGH else {}
-    few = [what for what, least in FLOOR.items() if reached and reached.get(what, 0) < least]
+    few = [what for what, count in reached.items() if count < FLOOR[what]]
     return f"too few {', '.join(few)}" if few else ""
 
 

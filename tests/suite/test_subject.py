@@ -358,6 +358,14 @@ torch.__future__.set_swap_module_params_on_conversion(False)
 """
 
 
+def test_a_graph_that_is_not_collected_hinders_no_swapping() -> None:
+    """A run with steps may leave a cycle behind that holds on to the parameters."""
+    subject = Subject(LIVELY)
+    subject.run(Setting(), after="kept = [model(*x)]\nkept.append(kept)")
+    run = subject.run(Setting(), prepare="x[0] = x[0].double()\n" + SWAP)
+    every(run.evaluate("model.n0.weight.dtype"), torch.float64)
+
+
 def test_a_module_is_used_again_when_its_run_is_gone() -> None:
     subject = Subject(LIVELY)
     used = []
