@@ -439,6 +439,12 @@ def a_padded_encoder_evaluates(specimen: Specimen, setting: Setting) -> bool:
 
 
 @of_modules
+def channels_are_shuffled(specimen: Specimen, setting: Setting) -> bool:
+    """Some layer is a ChannelShuffle."""
+    return "ChannelShuffle" in specimen.recipe.ops()
+
+
+@of_modules
 def a_recurrent_layer_evaluates(specimen: Specimen, setting: Setting) -> bool:
     """Some recurrent layer is in evaluation mode."""
     kinds = {"RNN", "GRU", "LSTM", "GRU_packed"}

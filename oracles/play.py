@@ -30,8 +30,9 @@ TENSOR_FACTS: Final = (
     "{}.grad is not None",
     "{}._version",
 )
-#: Of a parameter, one more: whether it moved in the step.
+#: Of a parameter, two more: whether it moved in the step, and whether it was written to.
 MOVED: Final = "not torch.equal({}, before)"
+WRITTEN: Final = "{}._version != version"
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Watch:
 
     scope: dict[str, Any]
     shown: list[Shown] = field(default_factory=list)
-    values: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    values: dict[str, tuple[Tensor, Tensor, int | None]] = field(default_factory=dict)
     state: Tensor = field(default_factory=lambda: torch.default_generator.get_state())
     refused: dict[int, Exception] = field(default_factory=dict)
 
@@ -98,11 +99,14 @@ class Watch:
                 facts[f"{name}#{path}"] = (int(counter) if counter is not None else None,)
         for path, parameter in module.named_parameters():
             key = f"{name}/{path}"
-            was, before = known.get(key, (None, parameter))
+            was, before, version = known.get(key, (None, parameter, None))
             moved = was is parameter and not torch.equal(parameter, before)
             kept = was is parameter and not moved
-            self.values[key] = parameter, before if kept else parameter.detach().clone()
-            facts[key] = (*_tensor_facts(parameter), moved)
+            told = _tensor_facts(parameter)
+            now = told[-1]
+            written = None if now is None else was is parameter and now != version
+            self.values[key] = parameter, before if kept else parameter.detach().clone(), now
+            facts[key] = (*told, moved, written)
 
 
 _TENSOR: Final = re.compile(r"t\d+")
@@ -118,7 +122,7 @@ def expressions(name: str) -> tuple[str, ...]:
             return (written.format(*name.split(mark)),)
     if "/" in name:
         parameter = "{}.get_parameter({!r})".format(*name.split("/"))
-        return tuple(f.format(parameter) for f in (*TENSOR_FACTS, MOVED))
+        return tuple(f.format(parameter) for f in (*TENSOR_FACTS, MOVED, WRITTEN))
     return tuple(f.format(name) for f in TENSOR_FACTS)
 
 
@@ -234,7 +238,7 @@ class Played:
         """The history as it is written, with an assert after the step; without the imports."""
         refused = {seen.number for seen in self.shown if seen.error is not None}
         last = max(refused | {number})
-        moved = "before" in expression
+        moved, written = "before" in expression, expression.endswith(WRITTEN[2:])
         name = expression.removeprefix("not torch.equal(").removesuffix(", before)")
         error = expression == RAISES
         asserted = (
@@ -249,6 +253,8 @@ class Played:
                 return ""
             if moved:
                 return f"before = {name}.detach().clone()\n"
+            if written:
+                return f"version = {name.removesuffix(WRITTEN[2:])}._version\n"
             if expression == DRAWN:
                 return "state = torch.get_rng_state()\n"
             return "raised = None\n" if error else ""

@@ -243,9 +243,10 @@ def dropout_zeroes_or_scales(layer: Layer, setting: Setting) -> None:
 def channel_dropout_zeroes_whole_channels(layer: Layer, setting: Setting) -> None:
     """Of a channel of a sample all elements are zeroed, or none."""
     space = int(layer.node.op.removeprefix("Dropout")[0])
-    whole = _NO_GRAD + f"    flat = (out[0] == 0).flatten(-{space})\n"
-    whole += "    whole = bool((flat.all(-1) | ~flat.any(-1)).all())\n"
-    every(layer.run(setting, after=whole).evaluate("whole"), True)
+    given = "given = x[0].detach().clone()"  # in half precision some elements are zero already
+    whole = _NO_GRAD + f"    zero, null = ((t == 0).flatten(-{space}) for t in (out[0], given))\n"
+    whole += "    whole = bool((zero.all(-1) | ~(zero & ~null).any(-1)).all())\n"
+    every(layer.run(setting, prepare=given, after=whole).evaluate("whole"), True)
 
 
 @law(

@@ -255,7 +255,11 @@ class Modules(Backward):
 
     def do_to_float64_and_back(self, step: Step) -> None:
         """Converting keeps each parameter, its flags and its gradient. Source: Module.to."""
-        for parameter in self.named(step.on).named_parameters().values():
+        converted = self.named(step.on).named_parameters().values()
+        for name, (parameter, _) in self.versions.items():
+            if parameter in converted:
+                self.versions[name] = parameter, None
+        for parameter in converted:
             parameter.storage.counted = False
             parameter.leaf = Leaf(parameter)  # its dtype was another for a while
             inference = self.thread.mode.inference

@@ -97,6 +97,9 @@ class Player:
         #: What was seen inside of hooks while a step was done.
         self.meanwhile: list[Moment] = []
         self.numbers: dict[int, int] = {}
+        #: The parameters that were there at the last look, each with its version then; None where
+        #: nothing is said of how the step writes to it.
+        self.versions: dict[str, tuple[Tensor, int | None]] = {}
 
     def play(self, history: History) -> Iterator[Moment]:
         """What must be seen after each step, in the order in which they happen."""
@@ -150,8 +153,22 @@ class Player:
                     if module.counter is not None:
                         found[f"{name}#{path}"] = (module.counted,)
                 for path, parameter in value.named_parameters().items():
-                    found[f"{name}/{path}"] = (*parameter.facts(), parameter.storage.moved)
+                    written = self.written(f"{name}/{path}", parameter)
+                    found[f"{name}/{path}"] = (*parameter.facts(), parameter.storage.moved, written)
+        self.versions = {
+            f"{name}/{path}": (parameter, parameter.storage.version)
+            for name, module in self.names.items()
+            if isinstance(module, Module)
+            for path, parameter in module.named_parameters().items()
+        }
         return found
+
+    def written(self, name: str, parameter: Tensor) -> bool | None:
+        """Whether the version of a parameter is another than at the last look."""
+        known, version = self.versions.get(name, (parameter, parameter.storage.version))
+        if parameter.inference or parameter.versionless or version is None:
+            return None
+        return known is parameter and version != parameter.storage.version
 
     def goes_astray(self, rule: str) -> bool:
         """Whether to follow torch where it departs from the rule; to be asked where it matters."""

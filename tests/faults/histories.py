@@ -501,3 +501,18 @@ def lazy_modules_are_frozen_where_nothing_is_recorded() -> Undo:
         self.requires_grad_(torch.is_grad_enabled())
 
     return afterwards(nn.LazyLinear, "initialize_parameters", then)
+
+
+@fault(LAW)
+def loading_counts_no_version() -> Undo:
+    """load_state_dict() writes to parameters as if nobody had: backward takes what they are now."""
+    kept = nn.Module.load_state_dict
+
+    def load_state_dict(self: nn.Module, *args: Any, **options: Any) -> Any:
+        counted = [(p, p._version) for p in self.parameters() if not p.is_inference()]
+        made = kept(self, *args, **options)
+        for parameter, version in counted:
+            torch._C._autograd._unsafe_set_version_counter((parameter,), (version,))
+        return made
+
+    return put(nn.Module, "load_state_dict", load_state_dict)
