@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from oracles import deviations
 from oracles.case import Case, to_json
@@ -80,6 +81,25 @@ def test_rounding_is_explained_up_to_its_size() -> None:
     assert rounding.explains(RENORMALISING, violation(ulps=4.0))
     assert not rounding.explains(RENORMALISING, violation(ulps=4.5))
     assert not rounding.explains(RENORMALISING, violation())  # a difference, but no rounding
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected", "tipped"),
+    [
+        (torch.tensor([1, 0]), torch.tensor([0, 1]), True),
+        (torch.tensor([1, 0]), torch.tensor([1]), False),
+        (torch.tensor([1, 0]), torch.tensor([True, False]), False),
+        (torch.tensor([1j]), torch.tensor([torch.nan + 1j]), False),
+        (torch.tensor([1.0]), torch.tensor([torch.nan]), False),
+    ],
+)
+def test_rounding_may_tip_a_comparison(
+    observed: torch.Tensor, expected: torch.Tensor, tipped: bool
+) -> None:
+    """Indices and truth values, of the same type and shape: nothing else is tipped by rounding."""
+    rounding = replace(DEVIATION, basis="rounding", ulps=4.0)
+    terms = Term("model.weight", observed), Term("the other", expected)
+    assert rounding.explains(RENORMALISING, Violation("", *terms, None)) is tipped
 
 
 def entry(**changed: Any) -> str:
