@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from ..law import NotApplicable, law
+from ..law import OutOfScope, law
 from ..recipe import DTYPES
 from ..relations import CLOSE, agree, equal, every, holds, refuses
 from ..run import in_state
@@ -92,7 +92,7 @@ def a_transform_computes_the_gradients_of_frozen_parameters_too(
     """torch.func.grad gives the gradients of backward up to rounding, whatever is frozen."""
     subject, dtype = subject.unchecked(), DTYPES[subject.specimen.dtype]
     if dtype.is_complex:
-        raise NotApplicable("torch.func.grad differentiates real functions")
+        raise OutOfScope("torch.func.grad differentiates real functions")
     subject.needs_values()
     compared = _GRADIENTS.format(
         frozen=setting.frozen,
