@@ -21,9 +21,4 @@ __all__ = ["ASTRAY", "GIVEN", "SILENT", "Machine", "Moment"]
 
 
 class Machine(Optimizers):
-    """Plays a history, step by step.
-
-    astray  the rules on which it goes the way that torch is known to go
-    fired   those of them that made a difference so far
-    bodies  where the steps inside of a block come from: they may be drawn while it runs
-    """
+    """Plays a history, step by step: all that is said of a step, from Player to Optimizers."""

@@ -143,6 +143,7 @@ class Player:
         """All that can be seen now."""
         mode = self.thread.mode
         found: dict[str, Any] = {"mode": (mode.grad, mode.inference)}
+        versions: dict[str, tuple[Tensor, int | None]] = {}
         for name, value in self.names.items():
             if isinstance(value, Tensor):
                 if name != GIVEN:
@@ -153,14 +154,10 @@ class Player:
                     if module.counter is not None:
                         found[f"{name}#{path}"] = (module.counted,)
                 for path, parameter in value.named_parameters().items():
-                    written = self.written(f"{name}/{path}", parameter)
-                    found[f"{name}/{path}"] = (*parameter.facts(), parameter.storage.moved, written)
-        self.versions = {
-            f"{name}/{path}": (parameter, parameter.storage.version)
-            for name, module in self.names.items()
-            if isinstance(module, Module)
-            for path, parameter in module.named_parameters().items()
-        }
+                    key, told = f"{name}/{path}", parameter.facts()
+                    found[key] = (*told, parameter.storage.moved, self.written(key, parameter))
+                    versions[key] = parameter, parameter.storage.version
+        self.versions = versions
         return found
 
     def written(self, name: str, parameter: Tensor) -> bool | None:
