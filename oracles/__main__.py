@@ -21,7 +21,7 @@ from .results import Results, ResultsError, differences
 from .results import load as load_results
 from .script import message, script
 from .subject import quiet
-from .trial import replay
+from .trial import Trial, replay
 
 
 class Complaint(Exception):  # one line for the user, not an error of ours
@@ -58,9 +58,19 @@ def _replay(arguments: argparse.Namespace) -> int:
     if violation is None:
         print(f"HOLDS {case.law} on {case.device}")
         return 0
-    known = load_register().explaining(case, violation)
+    register = load_register()
+    trial = Trial(LAWS[case.law], case.device, register, everywhere=True)
+    try:
+        trial.judge(case)
+    except Violation as unknown:
+        print(f"{message(case, unknown)}\nVIOLATED")
+        return 1
     print(message(case, violation))
-    print(f"DEVIATES as the register says: {known.name}: {known.reason}" if known else "VIOLATED")
+    for deviation in register.deviations:
+        if deviation.name in trial.tally.deviating:
+            print(f"DEVIATES as the register says: {deviation.name}: {deviation.reason}")
+    if trial.tally.rounded:
+        print(f"ROUNDED: values differ by {trial.tally.ulps:.3g} units in the last place")
     return 1
 
 

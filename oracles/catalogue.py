@@ -13,7 +13,6 @@ from typing import Any, Final
 from .deviations import OF_MODULES, load
 from .document import anchor, escaped, spoken
 from .law import LAWS
-from .laws.layers import KERNEL
 from .results import LawResult, Results
 from .traits import CLASSES, TRAITS, kinds_of
 
@@ -30,7 +29,6 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         "returns its input itself in training",
         "returns its input itself in evaluation",
     ),
-    "other kernel, unrecorded": (KERNEL,),
     "refuses single values": ("refuses single values in training alone",),
 }
 INTRO: Final = """\
@@ -108,7 +106,7 @@ def mark(row: Row, column: str) -> str:
     if not any(shown):
         return ""
     if len(shown) == 1:
-        return f"{row.ulps:.2g} ulp" if KERNEL in COLUMNS[column] else "yes"
+        return "yes"
     return "both" if all(shown) else "train" if shown[0] else "eval"
 
 

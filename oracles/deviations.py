@@ -1,8 +1,9 @@
 """The register of what torch is known to break: data in deviations.toml, conditions here.
 
-A deviation explains a violation where its condition holds, on its devices and torch
-versions, and up to its size. Nothing is kept out of a law's domain beforehand: such
-cases are judged and counted, and the witnesses of a deviation must still break the law.
+A deviation is a mechanism: where it acts, its condition says at which places of the module it
+shows, and its facts say what is seen there. It explains such a fact in every law that looks at
+it, and nothing else: the law goes on to its next fact. Each witness of a deviation is a case
+that must still show it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from functools import cache, cached_property, wraps
 from pathlib import Path
 from typing import Any, Final
@@ -20,14 +21,15 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from .case import Case, read
-from .law import LAWS, Violation
+from .flow import Flow, Places, Use, parameter
+from .law import RAISED, Violation
 from .machine import ASTRAY
 from .play import played
 from .recipe import Node
-from .reference import Value, predict
-from .setting import Setting, Stack, fold
+from .reference import Prediction, predict
+from .run import in_state, unmoved
+from .setting import GradState, Setting, Stack, fold
 from .specimen import Specimen
-from .traits import TRAITS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,14 +38,15 @@ else:
 
 HERE: Final = Path(__file__).parent
 CORPUS: Final = HERE.parent / "corpus"
-BASES: Final = ("documented", "bug", "undocumented", "rounding")
+BASES: Final = ("documented", "bug", "undocumented")
 
 
 class RegisterError(ValueError):
     """An entry of the register is not well formed."""
 
 
-Condition = Callable[[Case], bool]
+#: Where a deviation shows in a case; None where its condition does not hold.
+Condition = Callable[[Case], Places | None]
 CONDITIONS: Final[dict[str, Condition]] = {}
 #: Those that say something of the module, and not of the grad modes alone.
 OF_MODULES: Final[set[str]] = set()
@@ -55,15 +58,47 @@ def condition(decide: Condition) -> Condition:
     return decide
 
 
-def of_modules(decide: Callable[[Specimen, Setting], bool]) -> Condition:
-    """Register a condition on modules: it never holds of a case without one."""
+def of_modules(decide: Callable[[Specimen, Setting], Places | None]) -> Condition:
+    """Register a condition on modules: it never holds of a case without one.
+
+    It is asked of the setting, and also of the grad mode that torch is known to have there:
+    one deviation may act inside of another.
+    """
 
     @wraps(decide)
-    def decided(case: Case) -> bool:
-        return case.specimen is not None and decide(case.specimen, case.setting or Setting())
+    def decided(case: Case) -> Places | None:
+        if case.specimen is None:
+            return None
+        setting = case.setting or Setting()
+        found = decide(case.specimen, setting)
+        actual = as_torch_runs(setting.grad)
+        if actual == setting.grad:
+            return found
+        other = decide(case.specimen, setting.but(grad=actual))
+        return found | other if found and other else found or other
 
     OF_MODULES.add(decide.__name__)
     return condition(decided)
+
+
+#: What the facts of a deviation may speak of: how each of its places is written.
+PLACES: Final[dict[str, Callable[[Places], set[str]]]] = {
+    "{output}": lambda places: {f"out[{i}]" for i in places.outputs},
+    "{alias}": lambda places: {
+        f"out[{i}] is x[{k}]" for i in places.outputs for k in places.inputs
+    },
+    "{leaf}": lambda places: set(places.leaves),
+    "{state}": lambda places: {in_state(name) for name in places.states},
+    "{unmoved}": lambda places: {unmoved(name) for name in places.states},
+}
+
+
+def _at(fact: str, places: Places) -> set[str]:
+    """The expressions that a fact stands for at these places."""
+    for name, written in PLACES.items():
+        if name in fact:
+            return {fact.replace(name, place) for place in written(places)}
+    return {fact}
 
 
 @dataclass(frozen=True)
@@ -71,36 +106,41 @@ class Deviation:
     """One way in which torch is known to break laws.
 
     name       says what torch does, as a sentence
-    laws       which laws it breaks; "*" beside them where it spoils whatever is compared
-    condition  of which cases: the name of a condition
+    condition  where: the name of a condition, which says at which places it shows
+    facts      what is seen there, as plain torch: `{output}.requires_grad`; see `PLACES`.
+               A rule of the reference machine has none: the whole program is compared
+    raised     for a fact that is an error, phrases of which it must have one
     devices    on which devices
     torch      in which versions, as a PEP 440 specifier
-    basis      documented, bug, undocumented or rounding
+    basis      documented, bug or undocumented
     reason     why, in one sentence
     link       to PyTorch's documentation or issue; "" where none was found
-    seen       a regular expression for the one kind of fact that differs; "" for any
-    ulps       for rounding, the largest difference it explains, in units in the last place;
-               an integer or boolean output may differ as well, where rounding tips a comparison
+    wide       why it may explain facts in more than a fifth of the cells of a law; "" if not
 
-    For each law it has a witness, a stored case which must still break it:
+    Each law on which it has shown has a witness, a stored case which must still show it:
     corpus/NAME/LAW.json.
     """
 
     name: str
-    laws: tuple[str, ...]
     condition: str
-    devices: tuple[str, ...]
-    torch: str
     basis: str
     reason: str
-    link: str
-    seen: str
-    ulps: float
+    facts: tuple[str, ...] = ()
+    raised: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    torch: str = ""
+    link: str = ""
+    wide: str = ""
 
     @cached_property
     def cases(self) -> list[Case]:
         """The witnesses, read."""
         return [read(path) for path in sorted((CORPUS / self.name).glob("*.json"))]
+
+    @cached_property
+    def laws(self) -> frozenset[str]:
+        """The laws on which it has shown."""
+        return frozenset(case.law for case in self.cases)
 
     def in_force(self, device: str, version: str) -> bool:
         """Whether it speaks of this device and torch version."""
@@ -110,25 +150,28 @@ class Deviation:
 
     def explains(self, case: Case, violation: Violation) -> bool:
         """Whether this violation is one that it describes."""
-        if case.law not in self.laws and "*" not in self.laws:
-            return False
-        if self.seen and not re.fullmatch(self.seen, violation.observed.expression):
-            return False
-        if self.ulps and not self._is_rounding(violation):
-            return False
         if case.history is not None:
-            return self.name in played(case.history, case.device).departures(astray())
-        return CONDITIONS[self.condition](case)
-
-    def _is_rounding(self, violation: Violation) -> bool:
-        """Whether the difference is as small as it says, or a comparison that rounding tipped."""
-        if violation.ulps is not None:
-            return violation.ulps <= self.ulps
-        a, b = violation.observed.value, violation.expected.value
-        if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+            rule = self.name in ASTRAY
+            return rule and self.name in played(case.history, case.device).departures(astray())
+        expression = violation.observed.expression
+        if not any(p.fullmatch(expression) for p in self._patterns):
             return False
-        tipped = not a.is_floating_point() and not a.is_complex()
-        return tipped and (a.dtype, a.shape) == (b.dtype, b.shape)
+        if expression == RAISED and not any(
+            p in str(violation.observed.value) for p in self.raised
+        ):
+            return False
+        return expression in self.explainable(case)
+
+    def explainable(self, case: Case) -> set[str]:
+        """The expressions that it explains in a case; none where it does not act."""
+        places = CONDITIONS[self.condition](case)
+        return set[str]().union(*(_at(fact, places) for fact in self.facts)) if places else set()
+
+    @cached_property
+    def _patterns(self) -> list[re.Pattern[str]]:
+        """What its facts look like: asked first, as conditions take longer."""
+        places = "|".join(re.escape(re.escape(name)) for name in PLACES)
+        return [re.compile(re.sub(places, ".*", re.escape(fact))) for fact in self.facts]
 
 
 @dataclass(frozen=True)
@@ -137,17 +180,27 @@ class Register:
 
     deviations: tuple[Deviation, ...]
     version: str
+    _in_force: dict[str, list[Deviation]] = field(default_factory=dict, compare=False, repr=False)
+
+    def in_force(self, device: str) -> list[Deviation]:
+        """Those that speak of a device, on this torch version."""
+        if device not in self._in_force:
+            found = [d for d in self.deviations if d.in_force(device, self.version)]
+            self._in_force[device] = found
+        return self._in_force[device]
 
     def of(self, law: str, device: str) -> Iterator[Deviation]:
-        """Those in force for a law on a device."""
-        for deviation in self.deviations:
-            if {law, "*"} & set(deviation.laws) and deviation.in_force(device, self.version):
-                yield deviation
+        """Those that have shown on a law, as their witnesses say."""
+        return (d for d in self.in_force(device) if law in d.laws)
 
     def explaining(self, case: Case, violation: Violation) -> Deviation | None:
         """The first deviation that describes this violation."""
-        found = (d for d in self.of(case.law, case.device) if d.explains(case, violation))
+        found = (d for d in self.in_force(case.device) if d.explains(case, violation))
         return next(found, None)
+
+    def explainable(self, case: Case) -> set[str]:
+        """The expressions that some deviation explains in this case."""
+        return set[str]().union(*(d.explainable(case) for d in self.in_force(case.device)))
 
 
 def plain_version(version: str) -> str:
@@ -166,38 +219,44 @@ def load(path: Path = HERE / "deviations.toml", version: str = "") -> Register:
 
 
 def unchecked(data: dict[str, Any]) -> Deviation:
-    """A deviation as its entry says, before its laws, condition and witnesses are looked at."""
-    given = {"devices": ["cpu", "cuda"], "torch": "", "link": "", "seen": "", "ulps": 0.0} | data
-    fields = set(Deviation.__dataclass_fields__)
-    if set(given) != fields:
-        wrong = ", ".join(sorted(set(given) ^ fields))
-        raise RegisterError(f"deviation {data.get('name')!r}: missing or unknown fields: {wrong}")
-    typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    """A deviation as its entry says, before its condition and witnesses are looked at."""
+    known = Deviation.__dataclass_fields__
+    required = {n for n, f in known.items() if f.default is MISSING}
+    wrong = sorted((set(data) - set(known)) | (required - set(data)))
+    if wrong:
+        raise RegisterError(
+            f"deviation {data.get('name')!r}: missing or unknown fields: {', '.join(wrong)}"
+        )
+    typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     return Deviation(**typed)
 
 
 def _entry(data: dict[str, Any]) -> Deviation:
     made = unchecked(data)
     name = made.name
-    for law in made.laws:
-        if law not in LAWS and law != "*":
-            raise RegisterError(f"deviation {name!r} names law {law!r}, which does not exist")
     if made.condition not in CONDITIONS:
         known = ", ".join(sorted(CONDITIONS))
         raise RegisterError(f"deviation {name!r}: no condition {made.condition!r}; known: {known}")
-    witnessed = {case.law for case in made.cases}
-    if witnessed != set(made.laws) - {"*"}:
-        wrong = ", ".join(sorted(witnessed ^ (set(made.laws) - {"*"})))
-        raise RegisterError(f"deviation {name!r}: laws and witnesses do not match: {wrong}")
+    if not made.facts and name not in ASTRAY:
+        raise RegisterError(f"deviation {name!r}: say which facts it explains; {_FACTS}")
+    for fact in made.facts:
+        for place in re.findall(r"{.*?}", fact):
+            if place not in PLACES:
+                raise RegisterError(f"deviation {name!r}: no place {place}; {_FACTS}")
+    if (RAISED in made.facts) is not bool(made.raised):
+        raise RegisterError(f"deviation {name!r}: the fact {RAISED!r} and phrases go together")
+    if not made.cases:
+        raise RegisterError(f"deviation {name!r} has no witness: a case in {CORPUS / name}")
     if made.basis not in BASES:
         raise RegisterError(f"deviation {name!r}: basis is one of {', '.join(BASES)}")
-    if (made.basis == "rounding") is not bool(made.ulps):
-        raise RegisterError(f"deviation {name!r}: basis rounding and a size in ulps go together")
     try:
         SpecifierSet(made.torch)
     except InvalidSpecifier:
         raise RegisterError(f"deviation {name!r}: torch is a PEP 440 specifier") from None
     return made
+
+
+_FACTS: Final = f"places are {', '.join(PLACES)}"
 
 
 @cache
@@ -209,13 +268,24 @@ def astray(version: str = "") -> frozenset[str]:
     return frozenset(d.name for d in known if d.in_force(d.devices[0], version))
 
 
-# --- conditions: which cases, no wider than it must be ------------------------------------------
+# --- conditions: where, no wider than it must be -------------------------------------------------
 
 
-@condition
-def always(case: Case) -> bool:
-    """Every case: the deviation is of the law itself."""
-    return True
+def as_torch_runs(stack: Stack) -> Stack:
+    """A stack with the grad mode that torch really has inside of this one.
+
+    See inference_mode_false_enables_grad_under_no_grad.
+    """
+    state = GradState()
+    for context in stack:
+        state = state.enter(context)
+        if context == "torch.inference_mode(False)":
+            state = GradState(grad=True)
+    if state == fold(stack):
+        return stack
+    if state.inference:
+        return ("torch.inference_mode()", *(("torch.enable_grad()",) if state.grad else ()))
+    return () if state.grad else ("torch.no_grad()",)
 
 
 def _stacks(case: Case) -> Iterator[Stack]:
@@ -225,232 +295,284 @@ def _stacks(case: Case) -> Iterator[Stack]:
         yield case.nesting.contexts
 
 
+def _everywhere(case: Case) -> Places:
+    return Flow(case.specimen.recipe).everywhere if case.specimen is not None else Places()
+
+
 @condition
-def inference_mode_is_switched_off_while_grad_is_disabled(case: Case) -> bool:
+def inference_mode_is_switched_off_while_grad_is_disabled(case: Case) -> Places | None:
     """Somewhere in the stack stands inference_mode(False) where grad is disabled."""
-    for stack in _stacks(case):
-        for depth, context in enumerate(stack):
-            if context == "torch.inference_mode(False)" and not fold(stack[: depth + 1]).grad:
-                return True
-    return False
+    differs = any(as_torch_runs(stack) != stack for stack in _stacks(case))
+    return _everywhere(case) if differs else None
 
 
 @condition
-def grad_is_enabled_inside_of_inference_mode(case: Case) -> bool:
+def grad_is_enabled_inside_of_inference_mode(case: Case) -> Places | None:
     """Both flags are on: nothing is recorded, but is_grad_enabled() says True."""
-    return any(fold(stack).grad and fold(stack).inference for stack in _stacks(case))
+    states = [fold(as_torch_runs(stack)) for stack in _stacks(case)]
+    return _everywhere(case) if any(s.grad and s.inference for s in states) else None
 
 
 @condition
-def it_runs_in_inference_mode(case: Case) -> bool:
+def it_runs_in_inference_mode(case: Case) -> Places | None:
     """Inference mode is on at the end of the stack."""
-    return any(fold(stack).inference for stack in _stacks(case))
-
-
-@of_modules
-def no_parameter_has_a_gradient(specimen: Specimen, setting: Setting) -> bool:
-    """Backward gives no parameter a gradient, or there is no parameter."""
-    receives = predict(specimen.recipe, setting, specimen.dtype).receives
-    return all(leaf.startswith("x[") for leaf in receives)
-
-
-@of_modules
-def there_is_no_parameter(specimen: Specimen, setting: Setting) -> bool:
-    """The module has no parameter at all."""
-    return not specimen.recipe.parameters()
+    inference = any(fold(stack).inference for stack in _stacks(case))
+    return _everywhere(case) if inference else None
 
 
 @condition
-def the_machine_goes_astray_there(case: Case) -> bool:
+def always(case: Case) -> Places | None:
+    """Every case: the deviation is of the law itself."""
+    return _everywhere(case)
+
+
+@condition
+def the_machine_goes_astray_there(case: Case) -> Places | None:
     """A history reaches the rule on which torch goes another way than the reference machine."""
-    return case.history is not None
+    return Places() if case.history is not None else None
+
+
+def _of(specimen: Specimen, sources: Callable[[Use], bool]) -> Places | None:
+    """Where the results of these calls go; None where there is none."""
+    flow = Flow(specimen.recipe)
+    return flow.of(sources) if any(map(sources, flow.uses)) else None
+
+
+def _if(holds: bool, places: Places | None = None) -> Places | None:
+    return (places or Places()) if holds else None
+
+
+def _predicted(specimen: Specimen, setting: Setting) -> Prediction:
+    return predict(specimen.recipe, setting, specimen.dtype)
 
 
 @of_modules
-def a_block_is_checkpointed(specimen: Specimen, setting: Setting) -> bool:
-    """Some block is called through torch.utils.checkpoint."""
-    return any(node.checkpointed for node in specimen.recipe.walk())
+def no_parameter_has_a_gradient(specimen: Specimen, setting: Setting) -> Places | None:
+    """Backward gives no parameter a gradient, or there is no parameter."""
+    return _if(all(leaf.startswith("x[") for leaf in _predicted(specimen, setting).receives))
+
+
+@of_modules
+def a_block_is_checkpointed(specimen: Specimen, setting: Setting) -> Places | None:
+    """Some block is called through torch.utils.checkpoint: the state of its layers."""
+    if not any(node.checkpointed for node in specimen.recipe.walk()):
+        return None
+    inside = [use for use in Flow(specimen.recipe).uses if use.checkpointed]
+    return Places(states=frozenset(name for use in inside for name in use.moves()))
+
+
+def _enabled_in_inference_mode(use: Use, setting: Setting) -> bool:
+    state = fold(setting.grad)
+    for within in use.within:
+        state = state.enter(f"torch.{within}()")
+    return state.inference and state.grad
 
 
 @of_modules
 def a_backward_hook_runs_with_grad_enabled_in_inference_mode(
     specimen: Specimen, setting: Setting
-) -> bool:
+) -> Places | None:
     """Grad mode was switched on again inside inference mode, around a layer with such a hook."""
-    hooked = any(node.hooked == "full_backward" for node in specimen.recipe.walk())
-    return hooked and _enabled_in_inference_mode(specimen, setting)
+    return _of(
+        specimen,
+        lambda use: use.node.hooked == "full_backward" and _enabled_in_inference_mode(use, setting),
+    )
 
 
 @of_modules
 def cross_map_lrn_runs_with_grad_enabled_in_inference_mode(
     specimen: Specimen, setting: Setting
-) -> bool:
+) -> Places | None:
     """Grad mode was switched on again inside inference mode, around a CrossMapLRN2d."""
-    there = "CrossMapLRN2d" in specimen.recipe.ops()
-    return there and _enabled_in_inference_mode(specimen, setting)
-
-
-def _enabled_in_inference_mode(specimen: Specimen, setting: Setting) -> bool:
-    state = fold(setting.grad)
-    enabled = state.grad or any(n.within == "enable_grad" for n in specimen.recipe.walk())
-    return state.inference and enabled
+    return _of(
+        specimen,
+        lambda use: use.node.op == "CrossMapLRN2d" and _enabled_in_inference_mode(use, setting),
+    )
 
 
 @of_modules
-def an_old_autograd_function_is_used(specimen: Specimen, setting: Setting) -> bool:
+def an_old_autograd_function_is_used(specimen: Specimen, setting: Setting) -> Places | None:
     """Some layer has a full backward hook, or is a CrossMapLRN2d."""
     old = "CrossMapLRN2d" in specimen.recipe.ops()
-    return old or any(node.hooked == "full_backward" for node in specimen.recipe.walk())
+    return _if(old or any(node.hooked == "full_backward" for node in specimen.recipe.walk()))
 
 
 @of_modules
-def a_packed_sequence_is_run(specimen: Specimen, setting: Setting) -> bool:
+def a_packed_sequence_is_run(specimen: Specimen, setting: Setting) -> Places | None:
     """A recurrent layer is given a packed sequence."""
-    return "GRU_packed" in specimen.recipe.ops()
+    return _if("GRU_packed" in specimen.recipe.ops())
 
 
 @of_modules
-def an_output_is_an_input_itself(specimen: Specimen, setting: Setting) -> bool:
-    """An output is one of the inputs, the very object, handed on through the module."""
+def an_output_is_an_input_itself(specimen: Specimen, setting: Setting) -> Places | None:
+    """Nothing is recorded, and an output is one of the inputs, the very object: those outputs."""
     inputs = len(specimen.recipe.inputs)
-    return any(v.identity < inputs for v in _requiring_unrecorded(specimen, setting))
+    return _outputs(i for i, v in _requiring_unrecorded(specimen, setting) if v < inputs)
 
 
 @of_modules
-def an_output_is_a_view_of_a_requiring_tensor(specimen: Specimen, setting: Setting) -> bool:
+def an_output_is_a_view_of_a_requiring_tensor(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
     """An output requires grad though nothing was recorded: it is a view of a tensor that does."""
     inputs = len(specimen.recipe.inputs)
-    return any(v.identity >= inputs for v in _requiring_unrecorded(specimen, setting))
+    return _outputs(i for i, v in _requiring_unrecorded(specimen, setting) if v >= inputs)
 
 
-def _requiring_unrecorded(specimen: Specimen, setting: Setting) -> list[Value]:
-    outputs = predict(specimen.recipe, setting, specimen.dtype).outputs
-    return [v for v in outputs if v.requires_grad and not v.recorded]
+def _requiring_unrecorded(specimen: Specimen, setting: Setting) -> Iterator[tuple[int, int]]:
+    """Positions of such outputs, where nothing is recorded, each with which object it is."""
+    if fold(setting.grad).recording:
+        return
+    for i, value in enumerate(_predicted(specimen, setting).outputs):
+        if value.requires_grad and not value.recorded:
+            yield i, value.identity
 
 
-@of_modules
-def a_layer_hands_on_its_input_in_one_mode_only(specimen: Specimen, setting: Setting) -> bool:
-    """By the reference model, train and eval hand on other tensors: dropout in eval its input."""
-    here = predict(specimen.recipe, setting, specimen.dtype)
-    there = predict(specimen.recipe, setting.but(training=True, switched=()), specimen.dtype)
-    return (here.recording(), here.receives) != (there.recording(), there.receives)
-
-
-@of_modules
-def an_embedding_has_max_norm(specimen: Specimen, setting: Setting) -> bool:
-    """Some embedding renormalises the rows that it looks up."""
-    return any(node.arguments.get("max_norm") is not None for node in specimen.recipe.walk())
+def _outputs(positions: Iterator[int]) -> Places | None:
+    found = frozenset(positions)
+    return Places(outputs=found) if found else None
 
 
 @of_modules
-def a_layer_draws_randomness_in_evaluation(specimen: Specimen, setting: Setting) -> bool:
-    """Fractional pooling draws in every mode."""
-    return not {"FractionalMaxPool2d", "FractionalMaxPool3d"}.isdisjoint(specimen.recipe.ops())
+def a_layer_hands_on_its_input_in_one_mode_only(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """By the reference model, train and eval record other things: dropout in eval is its input."""
+    here = _predicted(specimen, setting)
+    there = _predicted(specimen, setting.but(training=True, switched=()))
+    pairs = zip(here.recording().items(), there.recording().values(), strict=True)
+    outputs = {fact.partition("]")[0][4:] for (fact, value), other in pairs if value != other}
+    leaves = here.receives ^ there.receives
+    if not outputs and not leaves:
+        return None
+    written = frozenset(n if n.startswith("x[") else parameter(n) for n in leaves)
+    return Places(outputs=frozenset(map(int, outputs)), leaves=written)
 
 
 @of_modules
-def functional_dropout_is_not_told_the_mode(specimen: Specimen, setting: Setting) -> bool:
-    """F.dropout is not told training=self.training, or a function draws that cannot be told."""
+def an_embedding_has_max_norm(specimen: Specimen, setting: Setting) -> Places | None:
+    """Some embedding renormalises the rows that it looks up: its weight, under all its names."""
+    recipe = specimen.recipe
+    found = set[str]()
+    uses = Flow(recipe).uses
+    weights = {
+        name
+        for use in uses
+        if use.node.arguments.get("max_norm") is not None
+        for name in use.parameters
+    }
+    for use in uses:
+        if weights.intersection(use.parameters):
+            found |= {f"{use.path}.weight"}
+    return Places(states=frozenset(found)) if found else None
+
+
+@of_modules
+def a_layer_draws_randomness_in_evaluation(specimen: Specimen, setting: Setting) -> Places | None:
+    """Fractional pooling draws in every mode: what comes after it."""
+    pooling = {"FractionalMaxPool2d", "FractionalMaxPool3d"}
+    return _of(specimen, lambda use: use.node.op in pooling)
+
+
+@of_modules
+def functional_dropout_is_not_told_the_mode(specimen: Specimen, setting: Setting) -> Places | None:
+    """F.dropout is not given training=self.training; other functions take no such flag."""
     untold = {"dropout_by_default", "attention", "gumbel_softmax"}
-    return not untold.isdisjoint(specimen.recipe.ops())
+    return _of(specimen, lambda use: use.node.op in untold)
 
 
 @of_modules
-def a_weight_is_tied(specimen: Specimen, setting: Setting) -> bool:
-    """Two layers share one parameter."""
-    return any(node.tied is not None for node in specimen.recipe.walk())
+def a_weight_is_tied(specimen: Specimen, setting: Setting) -> Places | None:
+    """Two layers share one parameter: the gradients and flags of both names."""
+    uses = Flow(specimen.recipe).uses
+    tied = {name for use in uses if use.node.tied is not None for name in use.parameters}
+    names = {parameter(n) for n in tied if n.endswith(".weight")}
+    for use in uses:
+        if use.node.tied is not None:
+            names.add(parameter(f"{use.path}.weight"))
+    return Places(leaves=frozenset(names)) if names else None
 
 
 @of_modules
-def a_weight_is_parametrized(specimen: Specimen, setting: Setting) -> bool:
+def a_weight_is_parametrized(specimen: Specimen, setting: Setting) -> Places | None:
     """Some weight has a parametrization."""
-    return any(node.parametrized for node in specimen.recipe.walk())
+    return _if(any(node.parametrized for node in specimen.recipe.walk()))
 
 
 @of_modules
-def an_rrelu_is_checkpointed(specimen: Specimen, setting: Setting) -> bool:
-    """An RReLU runs inside a checkpointed block."""
-    blocks = (node.body for node in specimen.recipe.walk() if node.checkpointed)
-    return any(body is not None and "RReLU" in body.ops() for body in blocks)
+def an_rrelu_is_checkpointed(specimen: Specimen, setting: Setting) -> Places | None:
+    """An RReLU runs inside a checkpointed block: the gradients of all before it."""
+    return _of(specimen, lambda use: use.checkpointed and use.node.op == "RReLU")
 
 
-def _iterates(node: Node) -> bool:
+def iterates(node: Node) -> bool:
+    """Whether a forward of the layer in training takes a step of the power iteration."""
     return node.parametrized == "spectral_norm" or node.op == "Linear_spectral_norm"
 
 
 @of_modules
-def a_spectral_norm_is_checkpointed_in_training(specimen: Specimen, setting: Setting) -> bool:
+def a_spectral_norm_is_checkpointed_in_training(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
     """A layer with spectral_norm runs in training mode inside a checkpointed block."""
-    for path, node in specimen.recipe.paths():
-        if node.checkpointed and node.body is not None:
-            inner = [(f"{path}.{p}", n) for p, n in node.body.paths()]
-            if any(_iterates(n) and setting.trains(p) for p, n in inner):
-                return True
-    return False
+    return _of(
+        specimen,
+        lambda use: use.checkpointed and iterates(use.node) and setting.trains(use.path),
+    )
 
 
 @of_modules
-def a_layer_has_other_kernels_for_gradients(specimen: Specimen, setting: Setting) -> bool:
-    """A layer whose traits say so, or a linear one, complex or without bias: it uses matmul."""
-
-    def chooses(node: Node) -> bool:
-        if node.op == "Linear":
-            return specimen.dtype == "complex64" or not node.arguments.get("bias", True)
-        return node.op in TRAITS and node.traits.kernel(node.arguments)
-
-    return any(chooses(node) for node in specimen.recipe.walk())
-
-
-@of_modules
-def a_normalisation_amplifies_the_rounding_of_another(specimen: Specimen, setting: Setting) -> bool:
-    """Such a layer and a normalisation, which divides by as little as the root of its eps."""
-    norms = {op for op in specimen.recipe.ops() if "Norm" in op or "Transformer" in op}
-    kernels = CONDITIONS["a_layer_has_other_kernels_for_gradients"]
-    return bool(norms) and kernels(Case("", specimen=specimen, setting=setting))
-
-
-@of_modules
-def a_batch_norm_is_there(specimen: Specimen, setting: Setting) -> bool:
+def a_batch_norm_is_there(specimen: Specimen, setting: Setting) -> Places | None:
     """Some layer is batch normalisation."""
-    return any("BatchNorm" in op for op in specimen.recipe.ops())
+    return _if(any("BatchNorm" in op for op in specimen.recipe.ops()))
 
 
 @of_modules
-def an_instance_norm_evaluates_by_its_statistics(specimen: Specimen, setting: Setting) -> bool:
+def an_instance_norm_evaluates_by_its_statistics(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
     """Some instance norm has running statistics and is in evaluation mode."""
-    return any(
-        "InstanceNorm" in node.op
-        and node.arguments.get("track_running_stats", False)
-        and not setting.trains(path)
-        for path, node in specimen.recipe.paths()
+    return _of(
+        specimen,
+        lambda use: (
+            "InstanceNorm" in use.node.op
+            and use.node.arguments.get("track_running_stats", False)
+            and not setting.trains(use.path)
+        ),
     )
 
 
 @of_modules
-def a_hook_computes_a_weight(specimen: Specimen, setting: Setting) -> bool:
+def a_hook_computes_a_weight(specimen: Specimen, setting: Setting) -> Places | None:
     """Some layer has nn.utils.weight_norm or nn.utils.spectral_norm, which are hooks."""
-    return not {"Linear_weight_norm", "Linear_spectral_norm"}.isdisjoint(specimen.recipe.ops())
+    hooks = {"Linear_weight_norm", "Linear_spectral_norm"}
+    return _if(not hooks.isdisjoint(specimen.recipe.ops()))
 
 
 @of_modules
-def a_padded_encoder_evaluates(specimen: Specimen, setting: Setting) -> bool:
-    """A TransformerEncoder is given a padding mask: in evaluation it may take the fast path."""
-    return any(
-        node.op == "TransformerEncoder_padded" and not setting.trains(path)
-        for path, node in specimen.recipe.paths()
+def a_padded_encoder_evaluates(specimen: Specimen, setting: Setting) -> Places | None:
+    """A TransformerEncoder with an even number of heads is given a padding mask in evaluation.
+
+    With an odd number of heads it uses no nested tensors, and computes padding like the rest.
+    """
+    return _of(
+        specimen,
+        lambda use: (
+            use.node.op == "TransformerEncoder_padded"
+            and use.node.arguments.get("nhead", 1) % 2 == 0
+            and not setting.trains(use.path)
+        ),
     )
 
 
 @of_modules
-def channels_are_shuffled(specimen: Specimen, setting: Setting) -> bool:
+def channels_are_shuffled(specimen: Specimen, setting: Setting) -> Places | None:
     """Some layer is a ChannelShuffle."""
-    return "ChannelShuffle" in specimen.recipe.ops()
+    return _if("ChannelShuffle" in specimen.recipe.ops())
 
 
 @of_modules
-def a_recurrent_layer_evaluates(specimen: Specimen, setting: Setting) -> bool:
+def a_recurrent_layer_evaluates(specimen: Specimen, setting: Setting) -> Places | None:
     """Some recurrent layer is in evaluation mode."""
     kinds = {"RNN", "GRU", "LSTM", "GRU_packed"}
-    return any(
-        node.op in kinds and not setting.trains(path) for path, node in specimen.recipe.paths()
-    )
+    return _if(any(n.op in kinds and not setting.trains(p) for p, n in specimen.recipe.paths()))

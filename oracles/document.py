@@ -26,9 +26,6 @@ are laws whose runs serve no other: then any two values of the switches are trie
 each subject, and three on some of the subjects.
 This page is generated: `python -m oracles docs` writes it."""
 
-#: How a deviation says that it speaks of every law, beside those that it names.
-EVERY_LAW: Final = "*"
-SPOILING: Final = "These spoil whatever is compared; a law that shows one well names it as well."
 
 _QUANTIFIERS: Final[dict[type, str]] = {
     Subject: "every module with its inputs",
@@ -50,10 +47,6 @@ def laws_markdown(results: list[dict[str, Any]]) -> str:
     lines = ["# The laws", "", *INTRO.splitlines(), "", "## Contents", ""]
     for theory in THEORIES:
         lines += _contents(theory)
-    anywhere = [_deviation(d) for d in deviations if EVERY_LAW in d.laws]
-    if anywhere:
-        lines += ["", "## Deviations of every law", "", SPOILING, ""]
-        lines += [f"- {text}" for text in anywhere]
     for theory in THEORIES:
         title, text = _introduction(theory)
         lines += ["", f"## {title}", *(["", *text] if text else [])]
@@ -158,8 +151,7 @@ def _codes(names: tuple[str, ...]) -> str:
 def _deviation(deviation: Deviation) -> str:
     where = " ".join((CONDITIONS[deviation.condition].__doc__ or "").split())
     versions = f"torch {deviation.torch}" if deviation.torch else "every torch"
-    size = f", up to {deviation.ulps:g} units in the last place" if deviation.ulps else ""
-    text = f"*{escaped(spoken(deviation.name))}* ({deviation.basis}{size}; {escaped(versions)}; "
+    text = f"*{escaped(spoken(deviation.name))}* ({deviation.basis}; {escaped(versions)}; "
     text += f"{', '.join(deviation.devices)}): {escaped(' '.join(deviation.reason.split()))}"
     text += f" Where: {escaped(where)}" if where else ""
     return f"{text} {_see(deviation.link)}".rstrip()

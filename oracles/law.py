@@ -80,6 +80,7 @@ class Violation(AssertionError):
         self.observed = observed
         self.expected = expected
         self.ulps = ulps
+        self.asked = False  # whether the judge of the law was asked if it is known
 
 
 @dataclass(frozen=True)

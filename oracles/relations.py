@@ -1,17 +1,18 @@
-"""The verbs that laws are written with. Each raises Violation; none returns a verdict.
+"""The verbs that laws are written with. Each reports a Violation; none returns a verdict.
 
-They compare whole tensors, and exactly: a difference of rounding that torch is known
-to show belongs in the register of deviations, with its measured size.
+They compare whole tensors, and exactly. Whoever judges a law is asked of each difference
+whether it is known, by the register or as one of rounding: then the law goes on to its next
+comparison. Any other difference is raised.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from math import inf
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,22 +26,55 @@ from .traits import Certainty
 
 
 class _Ledger:
-    """How many comparisons were made: a law that made none has judged nothing."""
+    """What the verbs report to.
+
+    comparisons  how many were made: a law that made none has judged nothing
+    agreements   how many pairs of runs were compared: with the expression, it names a comparison
+    traits       what was claimed of layers, and shown
+    explain      whether a difference is known, so that the law goes on; none is where it is None
+    rounds       whether a difference is one of rounding; none is where it is None
+    compare      is handed each comparison of `agree` and `agree_with`; None for nobody
+    """
 
     comparisons = 0
+    agreements = 0
     traits: Traits
+    explain: Callable[[Violation], bool] | None = None
+    rounds: Callable[[Violation], bool] | None = None
+    compare: Callable[[Place, Any, Any], None] | None = None
+
+
+#: Which comparison of a law: how many pairs of runs came before, and the expression.
+Place = tuple[int, str]
+
+
+@contextmanager
+def reporting(
+    explain: Callable[[Violation], bool] | None = None,
+    rounds: Callable[[Violation], bool] | None = None,
+    compare: Callable[[Place, Any, Any], None] | None = None,
+) -> Iterator[None]:
+    """Let the verbs report to these, and count the comparisons from the start."""
+    kept = _Ledger.explain, _Ledger.rounds, _Ledger.compare, _Ledger.agreements
+    _Ledger.explain, _Ledger.rounds, _Ledger.compare = explain, rounds, compare
+    _Ledger.agreements = 0
+    try:
+        yield
+    finally:
+        _Ledger.explain, _Ledger.rounds, _Ledger.compare, _Ledger.agreements = kept
+
+
+def place_of(violation: Violation) -> Place:
+    """Which comparison of the law that is being judged differs."""
+    return _Ledger.agreements, violation.observed.expression
 
 
 @dataclass
 class Traits:
-    """Which traits were claimed and which were shown, how often, and how far values were apart.
-
-    ulps  the largest difference of rounding, in units in the last place
-    """
+    """Which traits were claimed, and which were shown, and how often."""
 
     claimed: Counter[str] = field(default_factory=Counter)
     shown: Counter[str] = field(default_factory=Counter)
-    ulps: float = 0.0
 
 
 _Ledger.traits = Traits()
@@ -56,9 +90,14 @@ def compared() -> None:
     _Ledger.comparisons += 1
 
 
-def count_traits(into: Traits) -> None:
-    """Note from now on in this what traits are claimed and shown."""
-    _Ledger.traits = into
+@contextmanager
+def counting_traits(into: Traits) -> Iterator[None]:
+    """Note in this what traits are claimed and shown."""
+    kept, _Ledger.traits = _Ledger.traits, into
+    try:
+        yield
+    finally:
+        _Ledger.traits = kept
 
 
 def same(observed: Any, expected: Any) -> bool:
@@ -97,7 +136,7 @@ def describe(value: Any) -> str:
     return f"{kind} {text}{' ...' if value.numel() > 8 else ''}"
 
 
-def _violate(observed: Term, expected: Term, what: str = "") -> None:
+def _violation(observed: Term, expected: Term, what: str = "") -> Violation:
     ulps = None
     if isinstance(observed.value, Tensor) and isinstance(expected.value, Tensor):
         ulps = ulps_between(observed.value, expected.value)
@@ -106,15 +145,23 @@ def _violate(observed: Term, expected: Term, what: str = "") -> None:
         f"{what}{observed.expression} was {describe(observed.value)}, "
         f"expected {describe(expected.value)}{size}"
     )
-    raise Violation(message, observed, expected, ulps)
+    return Violation(message, observed, expected, ulps)
+
+
+def _violate(observed: Term, expected: Term, what: str = "") -> None:
+    """Raise the difference, unless it is known."""
+    violation = _violation(observed, expected, what)
+    if _Ledger.explain is None or not _Ledger.explain(violation):
+        raise violation
 
 
 def agree(observed: Seen, expected: Seen) -> None:
     """The same things are seen, and each is the same.
 
-    One sight beside itself is not compared: a law that finds the run it starts from, where the
+    A run is not compared with itself: a law that finds the run it starts from, where the
     setting is the default one already, say, has judged nothing.
     """
+    _Ledger.agreements += 1
     if observed is expected:
         return
     for expression in observed:
@@ -123,44 +170,23 @@ def agree(observed: Seen, expected: Seen) -> None:
     for expression in expected:
         if expression not in observed:
             _violate(Term("None", None), expected.term(expression), "one side lacks it: ")
+            continue
         left, right = observed[expression], expected[expression]
         if isinstance(left, Tensor) and isinstance(right, Tensor) and left.shape == right.shape:
             _needs_values(left)
+        if _Ledger.compare is not None:
+            _Ledger.compare((_Ledger.agreements, expression), left, right)
         if not same(left, right):
             _violate(observed.term(expression), expected.term(expression))
 
 
-#: How far two devices may differ, by dtype, as a part of the largest value: sums are taken
-#: in another order, and amplified by what follows. TF32 is switched off where laws are tried.
-CLOSE: Final = {
-    torch.float64: 1e-9,
-    torch.float32: 1e-4,
-    torch.complex64: 1e-4,
-    torch.float16: 2e-2,
-    torch.bfloat16: 1e-1,
-}
-
-
-def agree_closely(observed: Seen, expected: Seen) -> None:
-    """The same tensors are seen on two devices: dtype and shape, and values up to CLOSE."""
-    if list(observed) != list(expected):
-        agree(observed, expected)  # says which side lacks what
-    for expression in expected:
-        left, right = observed[expression], expected[expression]
-        _Ledger.comparisons += 1
-        if not isinstance(left, Tensor) or not isinstance(right, Tensor):
-            if left is not right:
-                _violate(observed.term(expression), expected.term(expression))
-            continue
-        _needs_values(left)
-        exact = left.dtype not in CLOSE
-        far = not same(left.cpu(), right) if exact else _far(ulps_between(left, right), left.dtype)
-        if far:
-            _violate(observed.term(expression), expected.term(expression))
-
-
-def _far(ulps: float | None, dtype: torch.dtype) -> bool:
-    return ulps is None or ulps * torch.finfo(dtype).eps > CLOSE[dtype]
+def agree_across_devices(observed: Seen, expected: Seen) -> None:
+    """The same is seen on two devices: dtype and shape, and values up to rounding."""
+    here = {
+        e: v.cpu() if isinstance(v, Tensor) and v.device.type != "meta" else v
+        for e, v in observed.items()
+    }
+    agree(Seen(observed.script, here), expected)
 
 
 def _needs_values(tensor: Tensor) -> None:
@@ -176,6 +202,9 @@ def agree_with(seen: Seen, expected: dict[str, Any]) -> None:
     for expression, value in expected.items():
         if expression not in seen:
             _violate(Term(expression, None), Term(repr(value), value), "it is not there: ")
+            continue
+        if _Ledger.compare is not None:
+            _Ledger.compare((_Ledger.agreements, expression), seen[expression], value)
         if not same(seen[expression], value):
             _violate(seen.term(expression), Term(repr(value), value))
 
@@ -201,40 +230,31 @@ def shows(trait: str, claimed: Certainty, seen: Seen, otherwise: Any) -> None:
             _violate(seen.term(expression), expected, f"it never {trait}, as its traits claim: ")
 
 
-def differ(
-    trait: str,
-    claimed: Certainty,
-    observed: Seen,
-    expected: Seen,
-    *,
-    beyond: float = 0.0,
-    upto: float = inf,
-) -> None:
+def differ(trait: str, claimed: Certainty, observed: Seen, expected: Seen) -> None:
     """A trait shows where two runs differ, which must not be where it is not claimed.
 
-    Both in units in the last place: up to ``beyond`` a difference is none, and beyond ``upto``
-    it is more than the trait explains.
+    A difference of rounding does not count.
     """
-    try:
-        agree(observed, expected)
-    except Violation as found:
-        size = inf if found.ulps is None else found.ulps
-        if size <= beyond:
-            _note(trait, claimed, shown=False)
-            return
-        _note(trait, claimed, shown=True, ulps=size if size <= upto < inf else 0.0)
-        if claimed is Certainty.NEVER or size > upto:
-            message = f"it {trait}, which its traits deny: {found.message}"
-            raise Violation(message, found.observed, found.expected, found.ulps) from None
-    else:
-        _note(trait, claimed, shown=False)
+    _Ledger.agreements += 1
+    for expression, left in observed.items():
+        right = expected[expression]
+        if _Ledger.compare is not None:
+            _Ledger.compare((_Ledger.agreements, expression), left, right)
+        differs = not same(left, right)
+        # Where it is claimed and has shown already, it does not matter any more.
+        if differs and (claimed is Certainty.NEVER or not _Ledger.traits.shown[trait]):
+            terms = observed.term(expression), expected.term(expression)
+            violation = _violation(*terms, f"it {trait}, which its traits deny: ")
+            differs = _Ledger.rounds is None or not _Ledger.rounds(violation)
+            if differs and claimed is Certainty.NEVER:
+                _violate(*terms, f"it {trait}, which its traits deny: ")
+        _note(trait, claimed, shown=differs)
 
 
-def _note(trait: str, claimed: Certainty, shown: bool, ulps: float = 0.0) -> None:
+def _note(trait: str, claimed: Certainty, shown: bool) -> None:
     noted = _Ledger.traits
     noted.claimed[trait] += claimed is not Certainty.NEVER
     noted.shown[trait] += shown
-    noted.ulps = max(noted.ulps, ulps)
 
 
 def _facts(output: Seen, wanted: Callable[[Tensor], dict[str, bool]]) -> None:
@@ -306,7 +326,8 @@ def refuses(action: Callable[[], object], error: type[Exception], *words: str) -
             return
         found = f"{type(raised).__name__}: {text.partition(chr(10))[0]}"
         _violate(Term("what was raised", found), Term("what is to be raised", wanted))
-    _violate(Term("what was raised", "nothing"), Term("what is to be raised", wanted))
+    else:
+        _violate(Term("what was raised", "nothing"), Term("what is to be raised", wanted))
 
 
 def ulps_between(observed: Tensor, expected: Tensor) -> float | None:

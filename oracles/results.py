@@ -60,7 +60,11 @@ class LawResult:
     layer         the class of torch.nn, for a law of layers
     settings      cells by each part of their setting
     traits        of a layer: each trait that showed, with the number of comparisons that showed it
-    ulps          of a layer: the largest difference of rounding between its kernels
+    excused       cells in which the register explained some fact
+    rounded       cells in which some values differed by rounding
+    ulps          the largest of these differences, in units in the last place
+    sampled       cells for which it was looked up what the register could explain
+    excusable     of these, cells in which the register could explain some fact
     reached       of histories: how many kinds of steps, pairs of these, and refusals
     """
 
@@ -81,7 +85,11 @@ class LawResult:
     layer: str = ""
     settings: dict[str, int] = field(default_factory=dict)
     traits: dict[str, int] = field(default_factory=dict)
+    excused: int = 0
+    rounded: int = 0
     ulps: float = 0.0
+    sampled: int = 0
+    excusable: int = 0
     reached: dict[str, int] = field(default_factory=dict)
 
 
@@ -185,9 +193,13 @@ def _said(law: LawResult | None, but_for: Sequence[str] = ()) -> str:
 
 
 def table(laws: list[LawResult] | tuple[LawResult, ...]) -> str:
-    """By theory: how many laws, of what status, subjects, cells, seconds."""
+    """By theory: laws, their statuses, subjects, cells, seconds.
+
+    excusable and excused are shares of the cells: in how many the register could explain some
+    fact, and did. rounded counts the cells in which values differed by rounding.
+    """
     columns = ["theory", "laws", "holding", "deviating", "violated", "other"]
-    columns += ["subjects", "cells", "seconds"]
+    columns += ["subjects", "cells", "excusable", "excused", "rounded", "seconds"]
     rows = [columns]
     for theory in dict.fromkeys(law.theory for law in laws):
         rows.append([theory, *_counts([law for law in laws if law.theory == theory])])
@@ -208,4 +220,12 @@ def _counts(laws: list[LawResult]) -> list[str]:
     by_status = [sum(law.status == status.value for law in laws) for status in named]
     numbers = [len(laws), *by_status, len(laws) - sum(by_status)]
     numbers += [sum(law.subjects for law in laws), sum(law.cells for law in laws)]
-    return [f"{n:,}" for n in numbers] + [f"{sum(law.seconds for law in laws):,.1f}"]
+    shares = [_share(laws, "excusable", "sampled"), _share(laws, "excused", "cells")]
+    rounded = f"{sum(law.rounded for law in laws):,}"
+    seconds = f"{sum(law.seconds for law in laws):,.1f}"
+    return [*(f"{n:,}" for n in numbers), *shares, rounded, seconds]
+
+
+def _share(laws: list[LawResult], part: str, whole: str) -> str:
+    of = sum(getattr(law, whole) for law in laws)
+    return f"{sum(getattr(law, part) for law in laws) / of:.1%}" if of else "-"

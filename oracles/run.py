@@ -137,7 +137,7 @@ class Run:
         saved = self.subject.saved
         return self._seen(
             {
-                _unmoved(n): t is saved[n] or torch.equal(t, saved[n])
+                unmoved(n): t is saved[n] or torch.equal(t, saved[n])
                 for n, t in self._values.items()
                 if n in saved
             }
@@ -237,7 +237,8 @@ def in_state(name: str) -> str:
     return f"model.state_dict()[{name!r}]"
 
 
-def _unmoved(name: str) -> str:
+def unmoved(name: str) -> str:
+    """The expression that says that a parameter or buffer is as it was built."""
     return f"torch.equal({in_state(name)}, build()[0].state_dict()[{name!r}])"
 
 

@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
@@ -90,12 +90,53 @@ def _compiled(step: str) -> CodeType:
     return compile(step, "<torchlaws_step>", "exec")
 
 
+@dataclass(frozen=True)
+class Variation:
+    """Another module beside a subject, that differs in no more than rounding would.
+
+    dtype   what its parameters, buffers and inputs are converted to; None for what they are
+    ulps    how far each of their values is moved, up or down, in units in the last place
+    number  picks which are moved up and which down
+    """
+
+    dtype: torch.dtype | None = None
+    ulps: float = 0.0
+    number: int = 0
+
+    def apply(self, model: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+        """Vary the module in place, and the inputs in what is returned."""
+        if self.dtype is not None:
+            model.to(self.dtype)
+            inputs = [t.to(self.dtype) if is_inexact(t.dtype) else t for t in inputs]
+        if self.ulps:
+            generator = torch.Generator().manual_seed(self.number)
+            with torch.no_grad():
+                # Of a module as it was built: a parametrized weight is computed from its originals.
+                for tensor in (*model.parameters(), *model.buffers(), *inputs):
+                    if is_inexact(tensor.dtype):
+                        self._move(tensor, generator)
+        return inputs
+
+    def _move(self, tensor: Tensor, generator: torch.Generator) -> None:
+        up = torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1
+        step = self.ulps * torch.finfo(tensor.dtype).eps
+        tensor.mul_((1 + up.to(torch.float64) * step).to(tensor.device, tensor.dtype))
+
+
+def is_inexact(dtype: torch.dtype) -> bool:
+    """Whether values of this type are rounded."""
+    return dtype.is_floating_point or dtype.is_complex
+
+
 class Subject:
     """A module under test, made from a specimen on a device, and the runs it has made."""
 
-    def __init__(self, specimen: Specimen, device: str = "cpu") -> None:
+    def __init__(
+        self, specimen: Specimen, device: str = "cpu", variation: Variation | None = None
+    ) -> None:
         self.specimen = specimen
         self.device = device
+        self.variation = variation
         self.generators = generators(device)
         self.module = execute(source_of(specimen, device))
         self.namespace = self.module.__dict__ | _LIBRARIES
@@ -133,6 +174,8 @@ class Subject:
             for generator in self.generators:
                 generator.manual_seed(self.specimen.seed)
             self.start = [g.get_state() for g in self.generators]
+        if self.variation is not None:
+            inputs = self.variation.apply(model, inputs)
         return model, inputs
 
     @cached_property
@@ -179,15 +222,26 @@ class Subject:
         """The same specimen on another device."""
         return self._akin(device, lambda s: s, device)
 
-    def _akin(self, name: str, changed: Callable[[Specimen], Specimen], device: str = "") -> Self:
+    def varied(self, variation: Variation) -> Self:
+        """The same specimen, with values that differ in no more than rounding would."""
+        return self._akin(repr(variation), lambda s: s, variation=variation)
+
+    def _akin(
+        self,
+        name: str,
+        changed: Callable[[Specimen], Specimen],
+        device: str = "",
+        variation: Variation | None = None,
+    ) -> Self:
         """The subject that differs in this: itself, where nothing does, or else made once.
 
         Its runs are remembered as well.
         """
         if name not in self._kin:
             specimen, device = changed(self.specimen), device or self.device
-            alike = (specimen, device) == (self.specimen, self.device)
-            self._kin[name] = None if alike else type(self)(specimen, device)
+            variation = variation or self.variation
+            alike = (specimen, device, variation) == (self.specimen, self.device, self.variation)
+            self._kin[name] = None if alike else type(self)(specimen, device, variation)
         return self._kin[name] or self
 
     @property

@@ -22,7 +22,8 @@ from .deviations import CORPUS, Deviation, Register
 from .history import History, shrunk
 from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
 from .play import Played, played
-from .relations import Traits, comparisons, count_traits
+from .relations import Place, Traits, comparisons, counting_traits, place_of, reporting
+from .rounding import can_round, rounded
 from .sample import Nesting, Sample
 from .setting import Setting, covering, fold
 from .subject import Layer, Subject, lacking
@@ -37,6 +38,11 @@ class Tally:
     out_of_scope    cells of which the law does not speak
     unsupported     drawn cases that this build of torch cannot run
     deviating       cells that broke the law as the register says, by deviation
+    excused         cells in which the register explained some fact
+    rounded         cells in which some values differed by rounding
+    ulps            the largest of these differences, in units in the last place
+    sampled         cells for which it was looked up what the register could explain
+    excusable       of these, cells in which the register could explain some fact
     not_applicable  why the law does not speak of this device, where it does not
     settings        cells by each part of their setting: mode, grad mode, what is frozen
     traits          of layers, what their traits claimed and what they showed
@@ -48,6 +54,11 @@ class Tally:
     out_of_scope: int = 0
     unsupported: int = 0
     deviating: Counter[str] = field(default_factory=Counter)
+    excused: int = 0
+    rounded: int = 0
+    ulps: float = 0.0
+    sampled: int = 0
+    excusable: int = 0
     not_applicable: str = ""
     settings: Counter[str] = field(default_factory=Counter)
     traits: Traits = field(default_factory=Traits)
@@ -107,37 +118,30 @@ class Trial:
 
     def _judge(self, drawn: Case) -> int:
         judged: list[Setting | None] = []
-        count_traits(self.tally.traits)
         for setting, quantities in cells(self.law, drawn, judged, self.everywhere):
             made = comparisons()
+            cell = Cell(self, replace(drawn, setting=setting), quantities)
             try:
-                self.law.body(**quantities)
+                cell.judge()
             except OutOfScope as reason:
                 self.tally.out_of_scope += 1
                 if isinstance(reason, NotApplicable):
                     self.tally.not_applicable = str(reason)
                 continue
             except Violation as violation:
-                case = replace(drawn, setting=setting)
-                known = self.register.explaining(case, violation)
-                if known is None:
-                    self.violation = (case, violation)
-                    raise
-                if self.law.name not in known.laws:
-                    self.tally.out_of_scope += 1  # spoilt by what is no matter of this law
-                    continue
-                self.tally.deviating[known.name] += 1
+                self.violation = (cell.case, violation)
+                raise
             except Unsupported:
                 raise
             except Exception as error:
                 if lacking(error):
                     raise Unsupported(str(error)) from error
                 raise
-            else:
-                if comparisons() == made:
-                    self.tally.out_of_scope += 1  # it had nothing to compare: it judged nothing
-                    continue
+            if comparisons() == made and not cell.excused:
+                self.tally.out_of_scope += 1  # it had nothing to compare: it judged nothing
+                continue
             judged.append(setting)
+            cell.count()
             if setting is not None:
                 self.tally.settings.update(_parts(setting))
             for given in quantities.values():
@@ -145,6 +149,77 @@ class Trial:
                     self.tally.reached |= given.reached
         self.tally.cells += len(judged)
         return len(judged)
+
+
+#: Of one in so many cells it is looked up what the register could explain.
+SAMPLED: Final = 32
+
+
+class Cell:
+    """One law judged on one subject in one setting.
+
+    excused  the deviations that explain what was seen
+    ulps     the largest difference of rounding; None where there was none
+    """
+
+    def __init__(self, trial: Trial, case: Case, quantities: dict[str, Any]) -> None:
+        self.trial = trial
+        self.case = case
+        self.quantities = quantities
+        self.excused: set[str] = set()
+        self.ulps: float | None = None
+        self.compared: set[str] | None = None
+        if (trial.tally.cells + len(trial.tally.deviating)) % SAMPLED == 0:
+            self.compared = set()
+
+    def judge(self) -> None:
+        """Judge it; raise the first violation that nobody explains."""
+        compare = self._note if self.compared is not None else None
+        with (
+            counting_traits(self.trial.tally.traits),
+            reporting(self.explains, self.rounds, compare),
+        ):
+            try:
+                self.trial.law.body(**self.quantities)
+            except Violation as violation:
+                # What is raised past the verbs, by a step of a run, was not asked about yet.
+                if violation.asked or not self.explains(violation):
+                    raise
+
+    def explains(self, violation: Violation) -> bool:
+        """Whether the register describes this fact, or it is one of rounding."""
+        violation.asked = True
+        known = self.trial.register.explaining(self.case, violation)
+        if known is not None:
+            self.excused.add(known.name)
+            return True
+        return self.rounds(violation)
+
+    def rounds(self, violation: Violation) -> bool:
+        """Whether values differ by rounding alone."""
+        if not can_round(self.quantities):
+            return False
+        size = rounded(self.trial.law, self.quantities, place_of(violation), violation)
+        if size is not None:
+            self.ulps = max(size, self.ulps or 0.0)
+        return size is not None
+
+    def _note(self, place: Place, observed: Any, expected: Any) -> None:
+        assert self.compared is not None
+        self.compared.add(place[1])
+
+    def count(self) -> None:
+        """Count it in the tally of the trial."""
+        tally = self.trial.tally
+        tally.deviating.update(self.excused)
+        tally.excused += bool(self.excused)
+        if self.ulps is not None:
+            tally.rounded += 1
+            tally.ulps = max(tally.ulps, self.ulps)
+        if self.compared is not None:
+            tally.sampled += 1
+            could = self.trial.register.explainable(self.case)
+            tally.excusable += bool(self.excused) or any(c in could for c in self.compared)
 
 
 def cells(
@@ -211,22 +286,38 @@ def _given(value: Any, law: Law, what: str) -> Any:
 
 
 def replay(case: Case) -> Violation | None:
-    """Judge a stored case: its violation, or None where the law holds.
+    """Judge a stored case: its first violation, known or not, or None where the law holds.
+
+    Raises OutOfScope where no cell of it is in the law's scope, Unsupported where torch
+    cannot run it.
+    """
+    return next(iter(violations(case)), None)
+
+
+def violations(case: Case) -> list[Violation]:
+    """Judge a stored case: every fact that breaks the law, known to the register or not.
 
     Raises OutOfScope where no cell of it is in the law's scope, Unsupported where torch
     cannot run it.
     """
     law, judged = LAWS[case.law], 0
+    found: list[Violation] = []
+
+    def note(violation: Violation) -> bool:
+        found.append(violation)
+        return True
+
     for _, quantities in cells(law, case, (), everywhere=True):
-        try:
-            made = comparisons()
-            law.body(**quantities)
-        except Violation as violation:
-            return violation
+        made = comparisons()
+        with counting_traits(Traits()), reporting(note):
+            try:
+                law.body(**quantities)
+            except Violation as violation:
+                found.append(violation)
         judged += comparisons() > made
-    if not judged:
+    if not judged and not found:
         raise OutOfScope(f"{law.name} does not speak of this setting")
-    return None
+    return found
 
 
 def smallest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..law import NotApplicable, OutOfScope, law
 from ..reference import predict
-from ..relations import agree, agree_closely
+from ..relations import agree, agree_across_devices
 from ..run import Run
 from ..setting import Setting
 from ..subject import Subject
@@ -40,14 +40,13 @@ def devices_agree_on_every_fact(subject: Subject, setting: Setting) -> None:
 
 @law(source="notes/numerical_accuracy", norms=("B5",), everywhere=True)
 def devices_agree_on_every_value(subject: Subject, setting: Setting) -> None:
-    """Where no randomness is drawn, values and gradients agree with the CPU's, to a tolerance.
+    """Where no randomness is drawn, values and gradients agree with the CPU's, up to rounding.
 
-    The tolerance is stated for each dtype, as a part of the largest value: see
-    oracles.relations.CLOSE.
+    What rounding is, is measured: see oracles/rounding.py.
     """
     prediction = predict(subject.specimen.recipe, setting, subject.specimen.dtype)
     here, there = _both(subject, setting)
     if prediction.draws is not Certainty.NEVER:
         raise OutOfScope("each device draws randomness of its own")
-    agree_closely(here.output, there.output)
-    agree_closely(here.gradients, there.gradients)
+    agree_across_devices(here.output, there.output)
+    agree_across_devices(here.gradients, there.gradients)

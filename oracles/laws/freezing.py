@@ -74,7 +74,11 @@ def a_fully_frozen_module_records_nothing(subject: Subject, setting: Setting) ->
     having=PARAMETRIC,
 )
 def unfreezing_after_forward_gives_no_gradient(subject: Subject, setting: Setting) -> None:
-    """The graph is fixed in forward: a parameter unfrozen afterwards gets nothing from it."""
+    """The graph is fixed in forward: a parameter unfrozen afterwards gets nothing from it.
+
+    A checkpointed block makes its graph again in backward: it is called as it is here.
+    """
+    subject = subject.unchecked()
     unfrozen = subject.backward(setting, between="model.requires_grad_(True)")
     agree(unfrozen.gradients, subject.backward(setting).gradients)
 
@@ -86,7 +90,11 @@ def unfreezing_after_forward_gives_no_gradient(subject: Subject, setting: Settin
     having=PARAMETRIC,
 )
 def freezing_after_forward_stops_the_gradient(subject: Subject, setting: Setting) -> None:
-    """A parameter frozen between forward and backward receives no gradient; inputs still do."""
+    """A parameter frozen between forward and backward receives no gradient; inputs still do.
+
+    A checkpointed block makes its graph again in backward: it is called as it is here.
+    """
+    subject = subject.unchecked()
     run = subject.backward(setting, between="model.requires_grad_(False)")
     absent(run.gradients.only(lambda e, _: "get_parameter" in e))
     inputs = subject.backward(setting).gradients.only(lambda e, _: e.startswith("x["))

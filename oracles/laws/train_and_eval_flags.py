@@ -165,7 +165,12 @@ def toggling_restores_the_behaviour(subject: Subject, setting: Setting) -> None:
 
 @law(source="notes/autograd, How autograd encodes the history", norms=("D20",), when=plain_grad)
 def the_flag_is_read_at_forward_time(subject: Subject, setting: Setting) -> None:
-    """Switching the mode between forward and backward changes no gradient."""
+    """Switching the mode between forward and backward changes no gradient.
+
+    A checkpointed block runs forward again in backward, in the mode of that moment: see the
+    laws of checkpoints. It is called as it is here.
+    """
+    subject = subject.unchecked()
     switched = subject.backward(setting, between="model.train(not model.training)")
     agree(switched.gradients, subject.backward(setting).gradients)
 

@@ -17,11 +17,10 @@ from oracles.codec import encode
 from oracles.deviations import Deviation, Register, load, plain_version
 from oracles.history import BLOCKS, SIMPLE
 from oracles.law import LAWS, Law, OutOfScope, Unsupported, Violation
-from oracles.laws.layers import KERNEL
 from oracles.play import Played
 from oracles.results import LawResult, Status
 from oracles.script import message, reproduces, script
-from oracles.trial import Tally, Trial, examples, replay, smallest, witnesses
+from oracles.trial import Tally, Trial, examples, smallest, violations, witnesses
 from strategies import drawn_for, parts
 from strategies.layers.kinds import torch_has
 from tests import report
@@ -74,7 +73,11 @@ def _result(trial: Trial, found: dict[str, Any], seconds: float) -> LawResult:
         layer=trial.layer,
         settings=dict(tally.settings),
         traits={trait: count for trait, count in tally.traits.shown.items() if count},
-        ulps=tally.traits.ulps,
+        excused=tally.excused,
+        rounded=tally.rounded,
+        ulps=tally.ulps,
+        sampled=tally.sampled,
+        excusable=tally.excusable,
         reached=tally.reaches(),
         **found,
     )
@@ -213,11 +216,6 @@ class TimedOut(Exception):
     """A law took longer than it may: what it judged until then is kept."""
 
 
-def _enough(trait: str) -> int:
-    """In how many comparisons a trait that is claimed must show: rounding rarely does."""
-    return 20_000 if trait == KERNEL else 1
-
-
 def _too_new(law: Law, layer: str, version: str) -> str:
     """What this torch does not have yet that the law speaks of; "" if it has all."""
     if not torch_has(layer):
@@ -261,13 +259,11 @@ def mended(trial: Trial) -> str:
     healed = []
     for deviation, case in witnesses(trial.law, trial.device, trial.register, trial.layer):
         try:
-            violation = replay(case)
+            found = violations(case)
         except (OutOfScope, Unsupported) as reason:
             healed.append(f"{deviation.name}: its witness could not be judged: {reason}")
             continue
-        if violation is None and deviation.basis == "rounding":
-            continue  # how torch rounds depends on the processor as well: it need not be mended
-        shown = _shown(deviation, case, violation, trial.register)
+        shown = _shown(deviation, case, found, trial.register)
         if shown is None:
             healed.append(f"{deviation.name}: its witness no longer shows it")
         else:
@@ -276,13 +272,13 @@ def mended(trial: Trial) -> str:
 
 
 def _shown(
-    deviation: Deviation, case: Case, violation: Violation | None, register: Register
+    deviation: Deviation, case: Case, found: list[Violation], register: Register
 ) -> Deviation | None:
     """The deviation that its witness shows: it, or one of some versions alone that hides it."""
-    if violation is None or deviation.explains(case, violation):
-        return deviation if violation else None
-    other = register.explaining(case, violation)
-    return other if other and other.torch else None
+    if any(deviation.explains(case, violation) for violation in found):
+        return deviation
+    others = (register.explaining(case, violation) for violation in found)
+    return next((other for other in others if other and other.torch), None)
 
 
 #: What so many histories reach at the least.
@@ -293,7 +289,7 @@ FLOOR = {"kinds of steps": len(SIMPLE) + len(BLOCKS), "pairs of kinds": 1500, "r
 def _unmet(trial: Trial) -> str:
     """What the cases of a law must meet, and those judged so far did not; "" if nothing."""
     traits = trial.tally.traits
-    hidden = [t for t, n in traits.claimed.items() if n >= _enough(t) and not traits.shown[t]]
+    hidden = [t for t, n in traits.claimed.items() if n and not traits.shown[t]]
     if hidden:
         return f"{trial.layer} claims traits and never showed them: {', '.join(sorted(hidden))}"
     reached = trial.tally.reaches() if trial.tally.subjects >= ENOUGH else {}

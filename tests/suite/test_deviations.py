@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,38 +16,39 @@ from oracles.deviations import Deviation, Register, RegisterError, load
 from oracles.law import LAWS, Term, Violation
 from oracles.recipe import Input, Node, Recipe
 from oracles.results import Status
+from oracles.results import load as load_results
 from oracles.setting import Setting
 from oracles.specimen import Specimen
-from oracles.trial import Trial
+from oracles.trial import Trial, forget
 from tests.laws.test_laws import mended
 
 LAW = "evaluation_changes_no_state"
+WEIGHT = "model.state_dict()['n0.weight']"
 
 
 def specimen(**arguments: Any) -> Specimen:
+    """An embedding, and a batch norm of what it returns."""
     embedding = Node("Embedding", (0,), {"num_embeddings": 3, "embedding_dim": 1} | arguments)
-    return Specimen(Recipe((Input((2, 1), 3),), (embedding,), (1,)))
+    norm = Node("BatchNorm1d", (1,), {"num_features": 4})
+    return Specimen(Recipe((Input((2, 4), 3),), (embedding, norm), (2,)))
 
 
 RENORMALISING = Case(LAW, specimen=specimen(max_norm=0.5), setting=Setting(training=False))
 RESTING = replace(RENORMALISING, specimen=specimen())
 DEVIATION = Deviation(
     name="embeddings_renormalise",
-    laws=(LAW,),
     condition="an_embedding_has_max_norm",
+    facts=("{state}",),
     devices=("cpu",),
     torch=">=2.1,<2.13",
     basis="bug",
     reason="It rewrites what it looks up.",
-    link="",
-    seen=r"model\..*",
-    ulps=0.0,
 )
-OTHER = replace(DEVIATION, name="anything_goes", condition="always")
+OTHER = replace(DEVIATION, name="anything_goes", condition="always", facts=(WEIGHT,))
 
 
-def violation(expression: str = "model.weight", ulps: float | None = None) -> Violation:
-    return Violation("", Term(expression, 1.0), Term("2.0", 2.0), ulps)
+def violation(expression: str = WEIGHT, value: Any = 1.0) -> Violation:
+    return Violation("", Term(expression, value), Term("2.0", 2.0))
 
 
 @pytest.mark.parametrize(
@@ -64,49 +66,103 @@ def test_a_deviation_speaks_of_its_devices_and_versions(
     device: str, version: str, speaks: bool
 ) -> None:
     assert DEVIATION.in_force(device, version) is speaks
-    assert bool(list(Register((DEVIATION,), version).of(LAW, device))) is speaks
+    assert bool(Register((DEVIATION,), version).in_force(device)) is speaks
 
 
 def test_a_deviation_explains_what_it_describes_and_nothing_else() -> None:
     assert DEVIATION.explains(RENORMALISING, violation())
     assert not DEVIATION.explains(RESTING, violation())  # its condition does not hold
     assert not DEVIATION.explains(RENORMALISING, violation("out[0]"))  # another kind of fact
-    another = replace(RENORMALISING, law="evaluation_draws_no_randomness")
-    assert not DEVIATION.explains(another, violation())
-    assert replace(DEVIATION, laws=("*",)).explains(another, violation())
 
 
-def test_rounding_is_explained_up_to_its_size() -> None:
-    rounding = replace(DEVIATION, basis="rounding", ulps=4.0)
-    assert rounding.explains(RENORMALISING, violation(ulps=4.0))
-    assert not rounding.explains(RENORMALISING, violation(ulps=4.5))
-    assert not rounding.explains(RENORMALISING, violation())  # a difference, but no rounding
+def test_a_deviation_is_of_a_mechanism_and_holds_for_every_law() -> None:
+    for law in ("which_state_moves_depends_on_train_and_eval_alone", "backward_changes_no_state"):
+        assert DEVIATION.explains(replace(RENORMALISING, law=law), violation())
 
 
-@pytest.mark.parametrize(
-    ("observed", "expected", "tipped"),
-    [
-        (torch.tensor([1, 0]), torch.tensor([0, 1]), True),
-        (torch.tensor([1, 0]), torch.tensor([1]), False),
-        (torch.tensor([1, 0]), torch.tensor([True, False]), False),
-        (torch.tensor([1j]), torch.tensor([torch.nan + 1j]), False),
-        (torch.tensor([1.0]), torch.tensor([torch.nan]), False),
-    ],
-)
-def test_rounding_may_tip_a_comparison(
-    observed: torch.Tensor, expected: torch.Tensor, tipped: bool
-) -> None:
-    """Indices and truth values, of the same type and shape: nothing else is tipped by rounding."""
-    rounding = replace(DEVIATION, basis="rounding", ulps=4.0)
-    terms = Term("model.weight", observed), Term("the other", expected)
-    assert rounding.explains(RENORMALISING, Violation("", *terms, None)) is tipped
+def test_an_excuse_is_no_wider_than_its_path() -> None:
+    """The embedding renormalises: the batch norm beside it may not move for that."""
+    for name in ("n1.running_mean", "n1.num_batches_tracked", "n1.weight"):
+        moved = violation(f"model.state_dict()[{name!r}]")
+        assert not DEVIATION.explains(RENORMALISING, moved)
+        assert load().explaining(RENORMALISING, moved) is None
+
+
+def test_an_error_is_explained_by_its_words() -> None:
+    refusing = replace(DEVIATION, facts=("raised",), raised=("not implemented",))
+    assert refusing.explains(RENORMALISING, violation("raised", "RuntimeError: not implemented"))
+    assert not refusing.explains(RENORMALISING, violation("raised", "RuntimeError: no memory"))
+
+
+def judged(register: Register) -> Trial:
+    trial = Trial(LAWS[LAW], "cpu", register, everywhere=True)
+    trial.judge(RENORMALISING)
+    return trial
+
+
+def test_a_law_goes_on_after_an_excused_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weight is excused: that the batch norm moves in evaluation is seen all the same."""
+    assert judged(Register((replace(DEVIATION, torch=""),), "2.13.0")).tally.excused == 1
+    batch_norm = torch.nn.functional.batch_norm
+
+    def moving(*arguments: Any) -> torch.Tensor:
+        *tensors, _, momentum, eps = arguments
+        return batch_norm(*tensors, True, momentum, eps)
+
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", moving)
+    forget()
+    with pytest.raises(Violation) as raised:
+        judged(Register((replace(DEVIATION, torch=""),), "2.13.0"))
+    assert raised.value.observed.expression == "model.state_dict()['n1.running_mean']"
+    forget()
+
+
+def test_several_deviations_explain_one_cell() -> None:
+    """Inference mode switched off inside no_grad, and a dropout that returns its input."""
+    layers = (Node("Dropout", (0,), {"p": 0.5}),)
+    subject = Specimen(Recipe((Input((2, 4)),), layers, (1,)))
+    stack = ("torch.no_grad()", "torch.inference_mode(False)")
+    for law in (
+        "recording_depends_on_grad_mode_and_requires_grad_alone",
+        "disabling_grad_records_nothing",
+        "torch_agrees_with_the_reference",
+        "gradients_reach_the_same_leaves_in_train_and_eval",
+    ):
+        for training in (True, False):
+            setting = Setting(training, grad=stack, inputs=(0,))
+            Trial(LAWS[law], "cpu", load()).judge(Case(law, specimen=subject, setting=setting))
+
+
+def test_what_could_be_excused_is_counted_in_a_sample() -> None:
+    tally = judged(Register((replace(DEVIATION, torch=""),), "2.13.0")).tally
+    assert (tally.sampled, tally.excusable, tally.excused, tally.cells) == (1, 1, 1, 1)
+    trial = Trial(LAWS[LAW], "cpu", load(), everywhere=True)
+    trial.judge(RESTING)
+    assert (trial.tally.sampled, trial.tally.excusable) == (1, 0)
+
+
+#: In how many cells of a law the register may explain facts without saying why.
+SHARE = 0.2
+
+
+def test_no_law_is_excused_in_more_than_a_fifth_of_its_cells() -> None:
+    recorded = load_results(Path(__file__).parents[2] / "results" / "torch2.13-cpu.json")
+    wide = {law for d in load().deviations if d.wide for law in d.laws}
+    shares = defaultdict[str, list[int]](lambda: [0, 0, 0, 0])
+    for law in recorded.laws:
+        counts = (law.excused, law.cells, law.excusable, law.sampled)
+        shares[law.name] = [a + b for a, b in zip(shares[law.name], counts, strict=True)]
+    for name, (excused, cells, excusable, sampled) in shares.items():
+        if name not in wide and cells:
+            assert excused <= SHARE * cells, (name, excused, cells)
+            assert excusable <= SHARE * sampled, (name, excusable, sampled)
 
 
 def entry(**changed: Any) -> str:
     fields = {
         "name": "embeddings_renormalise",
-        "laws": [LAW],
         "condition": "an_embedding_has_max_norm",
+        "facts": ["{state}"],
         "basis": "bug",
         "reason": "It rewrites what it looks up.",
     } | changed
@@ -127,20 +183,24 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_good_entry_is_read(corpus: Path) -> None:
     (corpus / "register.toml").write_text(entry(), encoding="utf-8")
     (read,) = load(corpus / "register.toml").deviations
-    assert (read.name, read.laws, read.devices) == (DEVIATION.name, (LAW,), ("cpu", "cuda"))
+    assert (read.name, read.laws, read.devices) == (
+        DEVIATION.name,
+        frozenset({LAW}),
+        ("cpu", "cuda"),
+    )
     assert read.cases == [RENORMALISING]
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (entry(laws=["no_such_law"]), "does not exist"),
-        (entry(laws=[LAW, "evaluation_is_deterministic"]), "laws and witnesses do not match"),
-        (entry(name="without_a_witness"), "laws and witnesses do not match"),
+        (entry(name="without_a_witness"), "has no witness"),
         (entry(condition="no_such_condition"), "known: "),
         (entry(basis="rumour"), "basis is one of documented, bug"),
-        (entry(basis="rounding"), "go together"),
-        (entry(ulps=2.0), "go together"),
+        (entry(facts=None), "say which facts it explains; places are {output}"),
+        (entry(facts=["{path}.weight"]), "no place {path}; places are {output}"),
+        (entry(facts=["raised"]), "phrases go together"),
+        (entry(raised=["no"]), "phrases go together"),
         (entry(torch="two"), "PEP 440"),
         (entry(reason=None), "missing or unknown fields: reason"),
         (entry(since="2.1"), "missing or unknown fields: since"),
@@ -175,12 +235,12 @@ def test_a_witness_that_breaks_its_law_no_longer_is_told() -> None:
 
 
 def test_a_witness_that_breaks_its_law_in_another_way_is_told() -> None:
-    elsewhere = replace(DEVIATION, seen=r"out\[\d\]")
+    elsewhere = replace(DEVIATION, facts=("{output}",))
     assert told((elsewhere, RENORMALISING))[0].endswith("no longer shows it")
 
 
 def test_a_witness_that_another_deviation_hides_is_not_mended() -> None:
-    elsewhere = replace(DEVIATION, seen=r"out\[\d\]")
+    elsewhere = replace(DEVIATION, facts=("{output}",))
     assert told((elsewhere, RENORMALISING), (replace(OTHER), RENORMALISING)) == (
         "",
         {OTHER.name: 2},
@@ -188,11 +248,6 @@ def test_a_witness_that_another_deviation_hides_is_not_mended() -> None:
 
 
 def test_a_witness_that_a_deviation_of_all_versions_hides_is_told() -> None:
-    elsewhere = replace(DEVIATION, seen=r"out\[\d\]")
+    elsewhere = replace(DEVIATION, facts=("{output}",))
     always = replace(OTHER, torch="")
     assert told((elsewhere, RENORMALISING), (always, RENORMALISING))[0].endswith("shows it")
-
-
-def test_rounding_need_not_be_seen_on_this_processor() -> None:
-    rounding = replace(DEVIATION, basis="rounding", ulps=4.0)
-    assert told((rounding, RESTING)) == ("", {})

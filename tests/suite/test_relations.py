@@ -14,18 +14,21 @@ from torch import Tensor
 from oracles.law import RAISED, NotApplicable, Violation
 from oracles.recipe import Input, Node, Recipe
 from oracles.relations import (
-    CLOSE,
+    Traits,
     absent,
     agree,
-    agree_closely,
+    agree_across_devices,
     agree_with,
     comparisons,
+    counting_traits,
     describe,
+    differ,
     equal,
     every,
     holds,
     leaf_iff_no_grad_fn,
     refuses,
+    reporting,
     runs,
     same,
     ulps_between,
@@ -35,6 +38,7 @@ from oracles.run import Seen
 from oracles.setting import ENABLED, Setting
 from oracles.specimen import Specimen
 from oracles.subject import Subject
+from oracles.traits import Certainty
 
 NAN = math.nan
 
@@ -228,35 +232,65 @@ def test_a_violation_of_a_run_carries_its_script() -> None:
 FAR = [n for n in UNLIKE if n not in ("one ulp", "device", "other device")]
 
 
-@pytest.mark.parametrize("pair", ALIKE.values(), ids=ALIKE)
-def test_what_is_alike_is_close(pair: tuple[Any, Any]) -> None:
-    agree_closely(seen(a=pair[0]), seen(a=pair[1]))
-
-
-@pytest.mark.parametrize("name", FAR)
-def test_what_is_unlike_is_not_close(name: str) -> None:
-    observed, expected = UNLIKE[name]
-    violation = violated(agree_closely, seen(a=observed), seen(a=expected))
-    assert violation.observed.value is observed
-    assert violation.expected.value is expected
-
-
-@pytest.mark.parametrize("dtype", CLOSE, ids=str)
-def test_what_is_close_differs_by_rounding(dtype: torch.dtype) -> None:
-    one = tensor(1, 0, dtype=dtype)
-    step = torch.finfo(dtype).eps
-    agree_closely(seen(a=one + step), seen(a=one))
-    violated(agree_closely, seen(a=one + 2 * CLOSE[dtype]), seen(a=one))
-    violated(agree_closely, seen(a=one), seen(a=one * 0))
-
-
-def test_closeness_needs_every_expression_on_both_sides() -> None:
+def test_devices_are_compared_by_their_values_on_the_cpu() -> None:
     one, two = tensor(1), tensor(2)
-    violated(agree_closely, seen(a=one, b=one), seen(a=one))
-    violated(agree_closely, seen(a=one), seen(a=one, b=one))
-    assert violated(agree_closely, seen(a=None, b=one), seen(a=None, b=two)).ulps is not None
+    agree_across_devices(seen(a=one, b=None), seen(a=one, b=None))
+    violated(agree_across_devices, seen(a=one, b=one), seen(a=one))
+    violated(agree_across_devices, seen(a=one), seen(a=one, b=one))
+    assert violated(agree_across_devices, seen(a=None, b=one), seen(a=None, b=two)).ulps is not None
     with pytest.raises(NotApplicable):
-        agree_closely(seen(a=torch.ones(1, device="meta")), seen(a=one))
+        agree_across_devices(seen(a=torch.ones(1, device="meta")), seen(a=one))
+
+
+# --- what is known -------------------------------------------------------------------------
+
+
+def test_a_law_goes_on_after_a_difference_that_is_known() -> None:
+    found: list[str] = []
+
+    def explain(violation: Violation) -> bool:
+        found.append(violation.observed.expression)
+        return violation.observed.expression != "c"
+
+    left = seen(a=tensor(1), b=tensor(1), c=tensor(1), d=tensor(1), more=1)
+    right = seen(a=tensor(1), b=tensor(2), c=tensor(2), d=tensor(2), less=1)
+    with reporting(explain), pytest.raises(Violation) as raised:
+        agree(left, right)
+    assert found == ["more", "b", "c"]
+    assert raised.value.observed.expression == "c"
+    with reporting(lambda violation: True):  # each verb goes on
+        agree(left, right)
+        agree_with(left, {"a": 1, "none": 2})
+        every(left, 3)
+        unrecorded(seen(a=tensor(1).requires_grad_()))
+        holds(False, "it")
+        equal(1, 2, "it")
+        refuses(lambda: None, RuntimeError)
+        refuses(_raising(ValueError()), RuntimeError)
+    violated(agree, left, right)
+
+
+def test_each_comparison_of_a_law_has_a_place_of_its_own() -> None:
+    places: list[tuple[int, str]] = []
+    with reporting(compare=lambda place, observed, expected: places.append(place)):
+        agree(seen(a=1, b=2), seen(a=1, b=2))
+        one = seen(a=1)
+        agree(one, one)  # compares nothing, and is counted
+        agree(seen(a=1), seen(a=1))
+    assert places == [(1, "a"), (1, "b"), (3, "a")]
+
+
+def test_a_difference_of_rounding_is_none_between_modes() -> None:
+    traits, one, two = Traits(), seen(a=tensor(1)), seen(a=tensor(2))
+    with counting_traits(traits):
+        with reporting(rounds=lambda violation: True):
+            differ("differs", Certainty.NEVER, one, two)
+            differ("differs", Certainty.MAYBE, one, two)
+        assert dict(traits.shown) == {"differs": 0}
+        with reporting(rounds=lambda violation: False):
+            differ("differs", Certainty.MAYBE, one, two)
+            violated(differ, "differs", Certainty.NEVER, one, two)
+        assert dict(traits.shown) == {"differs": 1}
 
 
 # --- what is recorded ----------------------------------------------------------------------
