@@ -103,7 +103,7 @@ def judged(register: Register) -> Trial:
 def test_a_law_goes_on_after_an_excused_fact(monkeypatch: pytest.MonkeyPatch) -> None:
     """The weight is excused: that the batch norm moves in evaluation is seen all the same."""
     assert judged(Register((replace(DEVIATION, torch=""),), "2.13.0")).tally.excused == 1
-    batch_norm = torch.nn.functional.batch_norm
+    batch_norm: Any = torch.nn.functional.batch_norm
 
     def moving(*arguments: Any) -> torch.Tensor:
         *tensors, _, momentum, eps = arguments
