@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final
@@ -25,7 +25,10 @@ from .traits import Certainty
 
 
 class _Ledger:
-    """How many comparisons were made: a law that made none has judged nothing."""
+    """How many comparisons were made: a law that made none has judged nothing.
+
+    Those count that had something to compare: see `same`.
+    """
 
     comparisons = 0
     traits: Traits
@@ -61,12 +64,37 @@ def count_traits(into: Traits) -> None:
     _Ledger.traits = into
 
 
+def _is_something(value: Any, *, even_none: bool = False) -> bool:
+    """Whether there is something in a value to compare: a list has what its items have.
+
+    even_none  None is something as well: where a law says that there is nothing
+    """
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(_is_something(item, even_none=even_none) for item in value)
+    return even_none or value is not None
+
+
 def same(observed: Any, expected: Any) -> bool:
     """Whether two things are the same: dtype, shape, device, values, NaN in the same places.
 
-    None is the same as None only. A tensor is the same as a tensor only.
+    None is the same as None only. A tensor is the same as a tensor only. It counts as a
+    comparison if one of the two is something: two gradients that are None have not been
+    compared, nor have two empty lists.
     """
-    _Ledger.comparisons += 1
+    _Ledger.comparisons += _is_something(observed) or _is_something(expected)
+    return _same(observed, expected)
+
+
+def _is(observed: Any, expected: Any) -> bool:
+    """Whether something is what a law says: that may be None, and counts as a comparison then."""
+    told = _is_something(expected, even_none=True)
+    _Ledger.comparisons += told or _is_something(observed, even_none=True)
+    return _same(observed, expected)
+
+
+def _same(observed: Any, expected: Any) -> bool:
     if observed is expected:
         return True
     if isinstance(observed, Tensor) is not isinstance(expected, Tensor):
@@ -147,7 +175,7 @@ def agree_closely(observed: Seen, expected: Seen) -> None:
         agree(observed, expected)  # says which side lacks what
     for expression in expected:
         left, right = observed[expression], expected[expression]
-        _Ledger.comparisons += 1
+        _Ledger.comparisons += _is_something(left) or _is_something(right)
         if not isinstance(left, Tensor) or not isinstance(right, Tensor):
             if left is not right:
                 _violate(observed.term(expression), expected.term(expression))
@@ -176,7 +204,7 @@ def agree_with(seen: Seen, expected: dict[str, Any]) -> None:
     for expression, value in expected.items():
         if expression not in seen:
             _violate(Term(expression, None), Term(repr(value), value), "it is not there: ")
-        if not same(seen[expression], value):
+        if not _is(seen[expression], value):
             _violate(seen.term(expression), Term(repr(value), value))
 
 
@@ -281,7 +309,7 @@ def absent(gradients: Seen) -> None:
 
 def holds(value: object, what: str, expected: object = True) -> None:
     """A plain fact about tensors: ``what`` says it, and its value must be the expected one."""
-    if not same(value, expected):
+    if not _is(value, expected):
         _violate(Term(what, value), Term(repr(expected), expected))
 
 

@@ -111,7 +111,7 @@ class Trial:
         for setting, quantities in cells(self.law, drawn, judged, self.everywhere):
             made = comparisons()
             try:
-                self.law.body(**quantities)
+                self.law.judge(**quantities)
             except OutOfScope as reason:
                 self.tally.out_of_scope += 1
                 if isinstance(reason, NotApplicable):
@@ -220,7 +220,7 @@ def replay(case: Case) -> Violation | None:
     for _, quantities in cells(law, case, (), everywhere=True):
         try:
             made = comparisons()
-            law.body(**quantities)
+            law.judge(**quantities)
         except Violation as violation:
             return violation
         judged += comparisons() > made
