@@ -46,9 +46,9 @@ def has_one_level(layer: Layer) -> bool:
     return layer.node.arguments["num_layers"] == 1 and not layer.node.op.endswith("_packed")
 
 
-def has_two_levels(layer: Layer) -> bool:
-    """The recurrent layer has num_layers=2, and is not given a packed sequence."""
-    return layer.node.arguments["num_layers"] == 2 and not layer.node.op.endswith("_packed")
+def has_several_levels(layer: Layer) -> bool:
+    """The recurrent layer has num_layers > 1, and is not given a packed sequence."""
+    return layer.node.arguments["num_layers"] > 1 and not layer.node.op.endswith("_packed")
 
 
 def renormalises(layer: Layer) -> bool:
