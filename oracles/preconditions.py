@@ -97,6 +97,26 @@ def something_requires_grad(subject: Subject, setting: Setting) -> bool:
     return bool(setting.inputs) or len(setting.frozen) < len(subject.parameters)
 
 
+def an_output_requires_grad(subject: Subject, setting: Setting) -> bool:
+    """Some output requires grad: there is something to go backward from."""
+    return subject.backward(setting).records
+
+
+def a_parameter_receives_a_gradient(subject: Subject, setting: Setting) -> bool:
+    """Backward leaves a gradient in some parameter."""
+    return any(g is not None for g in subject.backward(setting).look.gradients.values())
+
+
+def an_output_is_floating_point(subject: Subject, setting: Setting) -> bool:
+    """Some output is of a floating-point type."""
+    return any(t.is_floating_point() for t in subject.run(setting).out)
+
+
+def an_output_is_integer(subject: Subject, setting: Setting) -> bool:
+    """Some output is of an integer type or boolean."""
+    return any(not t.is_floating_point() and not t.is_complex() for t in subject.run(setting).out)
+
+
 def is_a_real_sample(sample: Sample) -> bool:
     """The tensor is of real numbers."""
     return sample.dtype != "complex64"

@@ -84,17 +84,6 @@ def same(observed: Any, expected: Any) -> bool:
     compared, nor have two empty lists.
     """
     _Ledger.comparisons += _is_something(observed) or _is_something(expected)
-    return _same(observed, expected)
-
-
-def _is(observed: Any, expected: Any) -> bool:
-    """Whether something is what a law says: that may be None, and counts as a comparison then."""
-    told = _is_something(expected, even_none=True)
-    _Ledger.comparisons += told or _is_something(observed, even_none=True)
-    return _same(observed, expected)
-
-
-def _same(observed: Any, expected: Any) -> bool:
     if observed is expected:
         return True
     if isinstance(observed, Tensor) is not isinstance(expected, Tensor):
@@ -109,6 +98,13 @@ def _same(observed: Any, expected: Any) -> bool:
         return True
     nan = observed.isnan() & expected.isnan()
     return bool(((observed == expected) | nan).all())
+
+
+def _is(observed: Any, expected: Any) -> bool:
+    """Whether something is what a law says: that may be None, and counts as a comparison then."""
+    if not _is_something(observed) and not _is_something(expected):
+        _Ledger.comparisons += _is_something(expected, even_none=True)
+    return same(observed, expected)
 
 
 def describe(value: Any) -> str:
