@@ -6,9 +6,11 @@ Each takes the parameters of the law that it names.
 
 from __future__ import annotations
 
+from .reference import predict
 from .sample import Sample
 from .setting import Setting
 from .subject import Layer, Subject
+from .traits import Certainty
 
 
 def tracks_statistics(layer: Layer) -> bool:
@@ -28,7 +30,7 @@ def tracks_statistics_and_is_affine(layer: Layer) -> bool:
 
 def may_drop(layer: Layer) -> bool:
     """Whether an element is dropped is random: p is neither 0 nor 1."""
-    return 0.0 < layer.node.arguments["p"] < 1.0
+    return bool(0.0 < layer.node.arguments["p"] < 1.0)
 
 
 def drops_all_or_nothing(layer: Layer) -> bool:
@@ -115,6 +117,12 @@ def an_output_is_floating_point(subject: Subject, setting: Setting) -> bool:
 def an_output_is_integer(subject: Subject, setting: Setting) -> bool:
     """Some output is of an integer type or boolean."""
     return any(not t.is_floating_point() and not t.is_complex() for t in subject.run(setting).out)
+
+
+def draws_no_randomness(subject: Subject, setting: Setting) -> bool:
+    """By the reference model, forward draws no randomness."""
+    prediction = predict(subject.specimen.recipe, setting, subject.specimen.dtype)
+    return prediction.draws is Certainty.NEVER
 
 
 def is_a_real_sample(sample: Sample) -> bool:

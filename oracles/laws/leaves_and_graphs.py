@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 
 import torch
 
@@ -91,19 +92,28 @@ def integer_tensors_refuse_to_require_grad(sample: Sample) -> None:
         refuses(x.requires_grad_, RuntimeError, "floating point")
         holds(x.requires_grad, "x.requires_grad after the refusal", False)
         holds(x.requires_grad_(False).requires_grad, "x.requires_grad_(False).requires_grad", False)
-        refuses(lambda x=x: torch.empty_like(x, requires_grad=True), RuntimeError, "floating point")
-        refuses(lambda x=x: torch.nn.Parameter(x), RuntimeError, "floating point")
+        refuses(partial(torch.empty_like, x, requires_grad=True), RuntimeError, "floating point")
+        refuses(partial(torch.nn.Parameter, x), RuntimeError, "floating point")
         frozen = torch.nn.Parameter(x, requires_grad=False)
         holds(frozen.requires_grad, "torch.nn.Parameter(x, False).requires_grad", False)
 
 
 @law(source="notes/autograd, In-place operations", norms=("A25",))
 def writing_a_recorded_value_into_a_tensor_records_it(sample: Sample) -> None:
-    """A tensor into which a value that requires grad is written requires grad and is no leaf."""
-    x, target = sample.tensor(requires_grad=True), sample.tensor()
+    """A tensor into which a value that requires grad is written requires grad and is no leaf.
+
+    Not under no_grad: there it stays as it was.
+    """
+    x, target, other = sample.tensor(requires_grad=True), sample.tensor(), sample.tensor()
     target.mul_(x)
     holds(target.requires_grad, "target.requires_grad")
     holds(target.is_leaf, "target.is_leaf", False)
+    (gradient,) = torch.autograd.grad(target, x, torch.ones_like(x))
+    holds(gradient.shape == x.shape, "whether x receives a gradient of its shape")
+    with torch.no_grad():
+        other.mul_(x)
+    holds(other.requires_grad, "other.requires_grad, written under no_grad", False)
+    holds(other.is_leaf, "other.is_leaf, written under no_grad")
 
 
 @law(source="Tensor.is_leaf, examples", norms=("F2",))

@@ -9,7 +9,7 @@ import torch
 
 from ..law import law
 from ..optimizers import DECAYING, OPTIMIZERS, PARTICULAR, present, takes
-from ..preconditions import a_parameter_receives_a_gradient
+from ..preconditions import a_parameter_receives_a_gradient, an_output_requires_grad
 from ..relations import absent, agree, agree_with, every
 from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
 from ..specimen import DEFAULT_MODE
@@ -176,7 +176,13 @@ def optimizers_refuse_tensors_that_are_no_leaves(subject: Subject, setting: Sett
     every(subject.run(setting, prepare="refused = False\n" + attempt).evaluate("refused"), True)
 
 
-@law(source="Optimizer.zero_grad, note 2", norms=("E11",), when=plain_grad, having=PARAMETRIC)
+@law(
+    source="Optimizer.zero_grad, note 2",
+    norms=("E11",),
+    when=plain_grad,
+    given=an_output_requires_grad,
+    having=PARAMETRIC,
+)
 def a_gradient_is_none_iff_none_was_received(subject: Subject, setting: Setting) -> None:
     """After zero_grad(set_to_none=True) and backward, .grad is None where backward gave nothing."""
     again = _some(subject, OPTIMIZERS)[0] + "optimizer.zero_grad(set_to_none=True)\n"

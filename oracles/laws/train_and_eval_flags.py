@@ -152,6 +152,8 @@ def a_module_in_a_plain_list_is_not_reached(subject: Subject, setting: Setting) 
     hide = "model.hidden = [nn.Linear(1, 1)]\nmodel.eval()\nmodel.requires_grad_(False)"
     run = subject.run(setting, prepare=hide)
     every(run.evaluate("model.hidden[0].training", "model.hidden[0].weight.requires_grad"), True)
+    every(run.flags, False)
+    every(run.requires_grad, False)
 
 
 @law(source="Module.train", norms=("D19",), when=all_of(plain_grad, uniform))
