@@ -322,7 +322,7 @@ def it_runs_in_inference_mode(case: Case) -> Places | None:
 
 @condition
 def always(case: Case) -> Places | None:
-    """Every case: the deviation is of the law itself."""
+    """Every case: the deviation is of what the law is about, whatever it is judged on."""
     return _everywhere(case)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from . import norms
 from .deviations import CONDITIONS, Deviation, load
-from .law import LAWS, Law
+from .law import LAWS, Law, anything
 from .laws import THEORIES
 from .play import Played
 from .sample import Nesting, Sample
@@ -132,6 +132,8 @@ def _scope(law: Law) -> Iterator[str]:
     yield f"for {' and '.join(words)}"
     if law.when is not always:
         yield f"in settings where: {escaped(' '.join((law.when.__doc__ or '').split()))}"
+    if law.given is not anything:
+        yield f"only where: {escaped(' '.join((law.given.__doc__ or '').split()))}"
     if law.over_settings:
         yield f"tried in {'each' if law.everywhere else 'some that cover all'} of these settings"
     if law.having and law.over_layers:

@@ -7,12 +7,20 @@ import re
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Final
 
 from .setting import Precondition, Setting, always
 from .traits import CLASSES
 
 Body = Callable[..., None]
+#: A precondition on what a law quantifies over: its parameters are some of those of the law.
+Given = Callable[..., bool]
+
+
+def anything() -> bool:
+    """Whatever is drawn."""
+    return True
 
 
 class LawError(TypeError):
@@ -95,6 +103,9 @@ class Law:
     quantifiers  parameter name to type
     norms        the rows of the norms it accounts for
     when         the settings it speaks of
+    given        what must be true of a module or tensor, and may be of a setting, for the law to
+                 speak of it: it takes those parameters of the law that it names. Looked at before
+                 each cell, which is out of scope where it is false
     having       kinds of nodes of which the module must have at least one; empty for any module.
                  For a law of layers, the classes that it speaks of
     without      kinds of nodes and parametrizations that the module must not have
@@ -112,10 +123,17 @@ class Law:
     quantifiers: dict[str, type]
     norms: tuple[str, ...] = ()
     when: Precondition = always
+    given: Given = anything
     having: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     since: str = ""
     everywhere: bool = False
+
+    def judge(self, **quantities: Any) -> None:
+        """Raise Violation where it does not hold of these, OutOfScope where it is not given."""
+        if not self.given(**{name: quantities[name] for name in _parameters(self.given)}):
+            raise OutOfScope(f"not given: {inspect.cleandoc(self.given.__doc__ or '')}")
+        self.body(**quantities)
 
     @property
     def formula(self) -> str:
@@ -151,6 +169,12 @@ class Law:
         return (self.having or CLASSES) if self.over_layers else ()
 
 
+@cache
+def _parameters(given: Given) -> tuple[str, ...]:
+    """The names of what a precondition looks at."""
+    return tuple(inspect.signature(given).parameters)
+
+
 LAWS: Final[dict[str, Law]] = {}
 
 
@@ -175,6 +199,7 @@ def law(
     source: str,
     norms: tuple[str, ...] = (),
     when: Precondition = always,
+    given: Given = anything,
     having: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
     since: str = "",
@@ -187,6 +212,7 @@ def law(
             _define(body, source),
             norms=norms,
             when=when,
+            given=given,
             having=having,
             without=without,
             since=since,
@@ -196,6 +222,14 @@ def law(
             raise LawError(f"law {made.name!r} has a precondition on settings but no Setting")
         if everywhere and not made.over_settings:
             raise LawError(f"law {made.name!r} is to be tried everywhere but has no Setting")
+        unknown = [name for name in _parameters(given) if name not in made.quantifiers]
+        if unknown:
+            raise LawError(
+                f"law {made.name!r} has a precondition on {', '.join(unknown)}, "
+                f"but quantifies over {', '.join(made.quantifiers)}"
+            )
+        if not given.__doc__:
+            raise LawError(f"law {made.name!r} has a precondition without a docstring")
         LAWS[made.name] = made
         return body
 

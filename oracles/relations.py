@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,7 +28,8 @@ from .traits import Certainty
 class _Ledger:
     """What the verbs report to.
 
-    comparisons  how many were made: a law that made none has judged nothing
+    comparisons  how many were made that had something to compare: see `same`. A law that made
+                 none has judged nothing
     agreements   how many pairs of runs were compared: with the expression, it names a comparison
     traits       what was claimed of layers, and shown
     explain      whether a difference is known, so that the law goes on; none is where it is None
@@ -100,12 +101,26 @@ def counting_traits(into: Traits) -> Iterator[None]:
         _Ledger.traits = kept
 
 
+def _is_something(value: Any, *, even_none: bool = False) -> bool:
+    """Whether there is something in a value to compare: a list has what its items have.
+
+    even_none  None is something as well: where a law says that there is nothing
+    """
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(_is_something(item, even_none=even_none) for item in value)
+    return even_none or value is not None
+
+
 def same(observed: Any, expected: Any) -> bool:
     """Whether two things are the same: dtype, shape, device, values, NaN in the same places.
 
-    None is the same as None only. A tensor is the same as a tensor only.
+    None is the same as None only. A tensor is the same as a tensor only. It counts as a
+    comparison if one of the two is something: two gradients that are None have not been
+    compared, nor have two empty lists.
     """
-    _Ledger.comparisons += 1
+    _Ledger.comparisons += _is_something(observed) or _is_something(expected)
     if observed is expected:
         return True
     if isinstance(observed, Tensor) is not isinstance(expected, Tensor):
@@ -120,6 +135,13 @@ def same(observed: Any, expected: Any) -> bool:
         return True
     nan = observed.isnan() & expected.isnan()
     return bool(((observed == expected) | nan).all())
+
+
+def _is(observed: Any, expected: Any) -> bool:
+    """Whether something is what a law says: that may be None, and counts as a comparison then."""
+    if not _is_something(observed) and not _is_something(expected):
+        _Ledger.comparisons += _is_something(expected, even_none=True)
+    return same(observed, expected)
 
 
 def describe(value: Any) -> str:
@@ -205,7 +227,7 @@ def agree_with(seen: Seen, expected: dict[str, Any]) -> None:
             continue
         if _Ledger.compare is not None:
             _Ledger.compare((_Ledger.agreements, expression), seen[expression], value)
-        if not same(seen[expression], value):
+        if not _is(seen[expression], value):
             _violate(seen.term(expression), Term(repr(value), value))
 
 
@@ -301,7 +323,7 @@ def absent(gradients: Seen) -> None:
 
 def holds(value: object, what: str, expected: object = True) -> None:
     """A plain fact about tensors: ``what`` says it, and its value must be the expected one."""
-    if not same(value, expected):
+    if not _is(value, expected):
         _violate(Term(what, value), Term(repr(expected), expected))
 
 

@@ -111,7 +111,7 @@ class _Measured:
             # What was compared before counts.
             suppress(OutOfScope, Unsupported, Violation),
         ):
-            self.law.body(**varied)
+            self.law.judge(**varied)
         return found[0] if found else None
 
     def explains(self, dtype: torch.dtype | None, unit: torch.dtype, base: Pair | None) -> bool:

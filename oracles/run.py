@@ -226,6 +226,11 @@ class Run:
                 raise
             raise NotApplicable("tensors of the meta device have no values") from None
 
+    def items(self, *expressions: str) -> Seen:
+        """Each item of these lists, by an expression of its own: none, where they are empty."""
+        lists = self.evaluate(*expressions).items()
+        return self._seen({f"({e})[{i}]": item for e, got in lists for i, item in enumerate(got)})
+
 
 @cache
 def _compiled(expression: str) -> CodeType:

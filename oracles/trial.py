@@ -84,6 +84,7 @@ class Trial:
 
     layer       the class of torch.nn that it is tried on, for a law of layers
     everywhere  judge in every setting of which the law speaks, whatever the law says
+    tried       how many cells were tried, those out of scope included
     """
 
     law: Law
@@ -93,6 +94,7 @@ class Trial:
     everywhere: bool = False
     tally: Tally = field(default_factory=Tally)
     violation: tuple[Case, Violation] | None = None
+    tried: int = 0
 
     def judge(self, drawn: Case) -> None:
         """Judge a case in settings of which the law speaks; raise Violation.
@@ -151,8 +153,9 @@ class Trial:
         return len(judged)
 
 
-#: Of one in so many cells it is looked up what the register could explain.
-SAMPLED: Final = 32
+#: Of one in so many cells it is looked up what the register could explain. A prime: the cells of
+#: a subject come in the order of its settings, which are often a power of two.
+SAMPLED: Final = 31
 
 
 class Cell:
@@ -169,8 +172,9 @@ class Cell:
         self.excused: set[str] = set()
         self.ulps: float | None = None
         self.compared: set[str] | None = None
-        if (trial.tally.cells + len(trial.tally.deviating)) % SAMPLED == 0:
+        if trial.tried % SAMPLED == 0:
             self.compared = set()
+        trial.tried += 1
 
     def judge(self) -> None:
         """Judge it; raise the first violation that nobody explains."""
@@ -180,7 +184,7 @@ class Cell:
             reporting(self.explains, self.rounds, compare),
         ):
             try:
-                self.trial.law.body(**self.quantities)
+                self.trial.law.judge(**self.quantities)
             except Violation as violation:
                 # What is raised past the verbs, by a step of a run, was not asked about yet.
                 if violation.asked or not self.explains(violation):
@@ -311,7 +315,7 @@ def violations(case: Case) -> list[Violation]:
         made = comparisons()
         with counting_traits(Traits()), reporting(note):
             try:
-                law.body(**quantities)
+                law.judge(**quantities)
             except Violation as violation:
                 found.append(violation)
         judged += comparisons() > made

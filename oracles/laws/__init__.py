@@ -2,6 +2,7 @@
 
 from . import (
     buffers,
+    caveats,
     checkpoints,
     compiled,
     devices,
@@ -43,6 +44,7 @@ THEORIES = (
     functional,
     compiled,
     utilities,
+    caveats,
     histories,
     layers,
     formulas,

@@ -6,6 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..law import law
+from ..preconditions import an_output_requires_grad, is_a_real_sample
 from ..relations import absent, agree, every, holds, refuses, unrecorded
 from ..sample import Sample
 from ..setting import (
@@ -59,6 +60,8 @@ def a_checkpoint_is_a_plain_call_where_nothing_is_recorded(
     source="torch.utils.checkpoint, use_reentrant: 'at least one of the inputs' must require grad",
     norms=("K2",),
     when=all_of(plain_grad, no_input_requires_grad),
+    given=an_output_requires_grad,
+    without=("enable_grad",),
 )
 def a_reentrant_checkpoint_loses_gradients_where_no_input_requires_grad(
     subject: Subject, setting: Setting
@@ -89,13 +92,18 @@ def a_checkpoint_computes_again_with_grad_enabled(sample: Sample) -> None:
     holds(_modes(sample, reentrant=False), "the grad modes, not reentrant", [True, True])
 
 
-@law(source="torch.utils.checkpoint, warning: 'differs from the forward pass'", norms=("K5",))
+@law(
+    source="torch.utils.checkpoint, warning: 'differs from the forward pass'",
+    norms=("K5",),
+    given=is_a_real_sample,
+)
 def a_checkpointed_batch_norm_counts_its_batch_twice(sample: Sample) -> None:
     """Forward runs again in backward: running statistics move twice for one batch."""
     sample.needs_values()
-    norm = torch.nn.BatchNorm1d(1).to(sample.device)
-    x = torch.arange(4.0, device=sample.device).reshape(4, 1).requires_grad_()
-    out = checkpoint(norm, x, use_reentrant=False)
+    x = sample.tensor().abs().reshape(1, -1)
+    batch = torch.cat([x, x + 1, x + 2]).requires_grad_()
+    norm = torch.nn.BatchNorm1d(x.numel(), device=x.device, dtype=x.dtype)
+    out = checkpoint(norm, batch, use_reentrant=False)
     once = {n: t.clone() for n, t in norm.named_buffers()}
     holds(once["num_batches_tracked"].item(), "norm.num_batches_tracked after forward", 1)
     out.backward(torch.ones_like(out))
@@ -129,7 +137,7 @@ class _Shortening(torch.nn.Module):
 def a_checkpoint_notices_that_another_shape_is_computed(sample: Sample) -> None:
     """What backward computes in another mode is refused where its metadata tell it apart."""
     layer = _Shortening()
-    x = torch.ones(3, 2, device=sample.device, requires_grad=True)
+    x = torch.stack([sample.tensor(), sample.tensor()]).requires_grad_()
     out = checkpoint(layer, x, use_reentrant=False)
     layer.eval()
     refuses(lambda: out.backward(torch.ones_like(out)), RuntimeError, "checkpoint", "metadata")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ..law import NotApplicable, OutOfScope, law
-from ..reference import predict
+from ..law import NotApplicable, law
+from ..preconditions import draws_no_randomness
 from ..relations import agree, agree_across_devices
 from ..run import Run
 from ..setting import Setting
 from ..subject import Subject
-from ..traits import Certainty
 
 
 def _both(subject: Subject, setting: Setting) -> tuple[Run, Run]:
@@ -38,15 +37,17 @@ def devices_agree_on_every_fact(subject: Subject, setting: Setting) -> None:
     agree(here.mode, there.mode)
 
 
-@law(source="notes/numerical_accuracy", norms=("B5",), everywhere=True)
+@law(
+    source="notes/numerical_accuracy",
+    norms=("B5",),
+    given=draws_no_randomness,
+    everywhere=True,
+)
 def devices_agree_on_every_value(subject: Subject, setting: Setting) -> None:
     """Where no randomness is drawn, values and gradients agree with the CPU's, up to rounding.
 
     What rounding is, is measured: see oracles/rounding.py.
     """
-    prediction = predict(subject.specimen.recipe, setting, subject.specimen.dtype)
     here, there = _both(subject, setting)
-    if prediction.draws is not Certainty.NEVER:
-        raise OutOfScope("each device draws randomness of its own")
     agree_across_devices(here.output, there.output)
     agree_across_devices(here.gradients, there.gradients)

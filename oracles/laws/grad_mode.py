@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import warnings
@@ -251,43 +250,6 @@ def decorating_a_class_warns(nesting: Nesting) -> None:
     holds([w.category for w in caught], "the warnings", [FutureWarning])
     with nesting.entered():
         holds(made.seen(), "torch.is_grad_enabled() in a method", outside)
-
-
-@law(
-    source="torch.no_grad: 'Also functions as a decorator'; async is not mentioned", norms=("B32",)
-)
-def a_decorated_coroutine_runs_in_the_mode(nesting: Nesting) -> None:
-    """@torch.no_grad() on an async def disables grad inside its body."""
-
-    @torch.no_grad()
-    async def body():
-        return torch.is_grad_enabled()
-
-    with nesting.entered():
-        holds(asyncio.run(body()), "torch.is_grad_enabled() in the coroutine", False)
-
-
-@law(source="torch.no_grad: 'thread local'; async is not mentioned", norms=("B33",))
-def a_task_has_a_mode_of_its_own(nesting: Nesting) -> None:
-    """A task that awaits inside no_grad leaves the mode of other tasks alone."""
-
-    async def holding(entered, leave):
-        with torch.no_grad():
-            entered.set()
-            await leave.wait()
-
-    async def looking():
-        entered, leave = asyncio.Event(), asyncio.Event()
-        task = asyncio.create_task(holding(entered, leave))
-        await entered.wait()
-        seen = torch.is_grad_enabled()
-        leave.set()
-        await task
-        return seen
-
-    with nesting.entered():
-        outside = torch.is_grad_enabled()
-        holds(asyncio.run(looking()), "torch.is_grad_enabled() in another task", outside)
 
 
 @law(source="notes/autograd, How autograd encodes the history")

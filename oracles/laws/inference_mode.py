@@ -7,6 +7,7 @@ import copy
 import torch
 
 from ..law import law
+from ..preconditions import a_parameter_receives_a_gradient
 from ..relations import absent, agree, every, holds, refuses, unrecorded
 from ..sample import Sample
 from ..setting import (
@@ -14,7 +15,6 @@ from ..setting import (
     NO_GRAD,
     Setting,
     all_of,
-    grad_enabled,
     in_inference_mode,
     no_input_requires_grad,
     plain_grad,
@@ -114,7 +114,7 @@ def a_copy_made_in_inference_mode_has_inference_parameters(
 @law(
     source="C++ notes on inference mode, in-place operations on normal tensors",
     norms=("C18",),
-    when=all_of(grad_enabled, plain_grad),
+    when=plain_grad,
 )
 def writing_state_in_inference_mode_keeps_it_trainable(subject: Subject, setting: Setting) -> None:
     """load_state_dict and requires_grad_ under inference_mode leave normal leaves behind."""
@@ -225,6 +225,7 @@ def modules_refuse_to_save_inference_tensors(sample: Sample) -> None:
     source="C++ notes on inference mode, in-place operations on normal tensors",
     norms=("C18",),
     when=all_of(plain_grad, unfrozen),
+    given=a_parameter_receives_a_gradient,
     having=PARAMETRIC,
 )
 def a_step_in_inference_mode_keeps_parameters_trainable(subject: Subject, setting: Setting) -> None:
@@ -232,8 +233,8 @@ def a_step_in_inference_mode_keeps_parameters_trainable(subject: Subject, settin
     step = "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
     step += "with torch.inference_mode(): optimizer.step()"
     run = subject.backward(setting, after=step)
-    every(run.evaluate("any(p.is_inference() for p in model.parameters())"), False)
-    every(run.evaluate("all(p.requires_grad and p.is_leaf for p in model.parameters())"), True)
+    every(run.items("[p.is_inference() for p in model.parameters()]"), False)
+    every(run.items("[p.requires_grad and p.is_leaf for p in model.parameters()]"), True)
 
 
 @law(source="C++ notes on inference mode: clone() is the way back", norms=("C9",))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 
 import torch
 
 from ..law import law
+from ..preconditions import an_output_is_integer
 from ..relations import equal, holds, leaf_iff_no_grad_fn, refuses, unrecorded
 from ..sample import Sample
 from ..setting import Setting
@@ -27,6 +29,7 @@ def a_tensor_is_a_leaf_iff_it_has_no_grad_fn(subject: Subject, setting: Setting)
 @law(
     source="notes/autograd, non-differentiable functions; Tensor.requires_grad_",
     norms=("A3",),
+    given=an_output_is_integer,
     having=("argmax", "positive", "MaxPool2d_with_indices"),
 )
 def integer_results_never_require_grad(subject: Subject, setting: Setting) -> None:
@@ -74,22 +77,43 @@ def requires_grad_returns_the_tensor_itself(sample: Sample) -> None:
     holds(x.requires_grad, "x.requires_grad after requires_grad_(False)", False)
 
 
+#: Every type that holds no fractions; older versions lack some.
+_WHOLE = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+
+
 @law(source="Tensor.requires_grad_", norms=("A8",))
 def integer_tensors_refuse_to_require_grad(sample: Sample) -> None:
     """Only floating-point and complex tensors may require grad; False is always accepted."""
-    for kind in (torch.int64, torch.bool):
-        x = torch.ones_like(sample.tensor(), dtype=kind)
+    for name in _WHOLE:
+        if not hasattr(torch, name):
+            continue
+        kind = getattr(torch, name)
+        x = sample.tensor().abs().to(kind)
         refuses(x.requires_grad_, RuntimeError, "floating point")
+        holds(x.requires_grad, "x.requires_grad after the refusal", False)
         holds(x.requires_grad_(False).requires_grad, "x.requires_grad_(False).requires_grad", False)
+        refuses(partial(torch.empty_like, x, requires_grad=True), RuntimeError, "floating point")
+        refuses(partial(torch.nn.Parameter, x), RuntimeError, "floating point")
+        frozen = torch.nn.Parameter(x, requires_grad=False)
+        holds(frozen.requires_grad, "torch.nn.Parameter(x, False).requires_grad", False)
 
 
 @law(source="notes/autograd, In-place operations", norms=("A25",))
 def writing_a_recorded_value_into_a_tensor_records_it(sample: Sample) -> None:
-    """A tensor into which a value that requires grad is written requires grad and is no leaf."""
-    x, target = sample.tensor(requires_grad=True), sample.tensor()
+    """A tensor into which a value that requires grad is written requires grad and is no leaf.
+
+    Not under no_grad: there it stays as it was.
+    """
+    x, target, other = sample.tensor(requires_grad=True), sample.tensor(), sample.tensor()
     target.mul_(x)
     holds(target.requires_grad, "target.requires_grad")
     holds(target.is_leaf, "target.is_leaf", False)
+    (gradient,) = torch.autograd.grad(target, x, torch.ones_like(x))
+    holds(gradient.shape == x.shape, "whether x receives a gradient of its shape")
+    with torch.no_grad():
+        other.mul_(x)
+    holds(other.requires_grad, "other.requires_grad, written under no_grad", False)
+    holds(other.is_leaf, "other.is_leaf, written under no_grad")
 
 
 @law(source="Tensor.is_leaf, examples", norms=("F2",))
@@ -171,13 +195,15 @@ def hooks_refuse_tensors_that_do_not_require_grad(sample: Sample) -> None:
 
 @law(source="Tensor.register_post_accumulate_grad_hook", norms=("F8", "B23"), since="2.1")
 def post_accumulate_hooks_are_for_leaves(sample: Sample) -> None:
-    """Non-leaves refuse post-accumulate hooks; on a leaf they run with grad mode off."""
+    """Non-leaves refuse these hooks; on a leaf they run with grad mode off, when .grad is there."""
     x, seen = sample.tensor(requires_grad=True), []
     middle = x * 2
     refuses(lambda: middle.register_post_accumulate_grad_hook(print), RuntimeError, "leaf")
-    x.register_post_accumulate_grad_hook(lambda leaf: seen.append(torch.is_grad_enabled()))
+    x.register_post_accumulate_grad_hook(
+        lambda leaf: seen.append((torch.is_grad_enabled(), leaf is x, leaf.grad is not None))
+    )
     middle.backward(torch.ones_like(x))
-    holds(seen, "torch.is_grad_enabled() in the hook", [False])
+    holds(seen, "torch.is_grad_enabled(), leaf is x, leaf.grad is not None", [(False, True, True)])
 
 
 @law(source="Tensor.register_hook: 'every time a gradient is computed'", norms=("F9",))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..law import law
+from ..preconditions import an_output_requires_grad
 from ..relations import agree, holds, refuses, unrecorded
 from ..sample import Sample
 from ..setting import Setting, all_of, grad_disabled, grad_enabled, plain_grad, training, unfrozen
@@ -59,6 +60,7 @@ def a_module_built_under_no_grad_is_trainable(subject: Subject, setting: Setting
     source="notes/autograd, Locally disabling gradient computation",
     norms=("B21",),
     when=grad_enabled,
+    given=an_output_requires_grad,
 )
 def backward_runs_under_no_grad(subject: Subject, setting: Setting) -> None:
     """A graph built in grad mode gives the same gradients when backward is called in no_grad."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from typing import Final
 
 import torch
 
 from ..law import law
 from ..optimizers import DECAYING, OPTIMIZERS, PARTICULAR, present, takes
+from ..preconditions import a_parameter_receives_a_gradient, an_output_requires_grad
 from ..relations import absent, agree, agree_with, every
 from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
 from ..specimen import DEFAULT_MODE
@@ -34,6 +36,7 @@ def _some(subject: Subject, table: dict[str, str]) -> list[str]:
     source="notes/autograd, No-grad Mode, on optimizers",
     norms=("B26", "E20"),
     when=plain_grad,
+    given=a_parameter_receives_a_gradient,
     having=PARAMETRIC,
 )
 def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
@@ -42,9 +45,7 @@ def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
         run = subject.backward(setting, after=optimizer + _STEP)
         agree(run.requires_grad, subject.run(setting).requires_grad)
         agree_with(run.mode, DEFAULT_MODE)
-        every(
-            run.evaluate("all(p.is_leaf and p.grad_fn is None for p in model.parameters())"), True
-        )
+        every(run.items("[p.is_leaf and p.grad_fn is None for p in model.parameters()]"), True)
 
 
 @law(
@@ -58,7 +59,7 @@ def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
     step = "seen = []\nfor enabled in (True, False):\n    with torch.set_grad_enabled(enabled):\n"
     step += f"        {_STEP}        seen += [torch.is_grad_enabled() is enabled]"
     for optimizer in _some(subject, _ANY):
-        every(subject.backward(setting, after=optimizer + step).evaluate("all(seen)"), True)
+        every(subject.backward(setting, after=optimizer + step).items("seen"), True)
 
 
 @law(
@@ -78,49 +79,59 @@ def a_step_skips_parameters_without_gradient(subject: Subject, setting: Setting)
         every(run.evaluate(*same), True)
 
 
+#: Each parameter starts at a half, where decay moves it; what is there before a step is kept.
+_START: Final = """\
+with torch.no_grad():
+    for p in model.parameters(): p.fill_(0.5)
+model.requires_grad_(False)
+state = copy.deepcopy(model.state_dict())
+"""
+#: Of each parameter that has a gradient, whether it is where it was.
+_STILL: Final = "[torch.equal(state[n], p) for n, p in model.named_parameters() if {}]"
+
+
 @law(
     source="Optimizer.zero_grad; notes/autograd: 'won't have their .grad fields updated'",
     norms=("E8",),
     when=all_of(plain_grad, unfrozen),
-    having=("scale",),
+    given=a_parameter_receives_a_gradient,
+    having=PARAMETRIC,
 )
 def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
     subject: Subject, setting: Setting
 ) -> None:
     """Optimizers look at .grad: freezing protects only with zero_grad(set_to_none=True)."""
-    keep = "model.requires_grad_(False)\nstate = copy.deepcopy(model.state_dict())\n"
-    moved = "moved = [not torch.equal(state[n], p) or not (p.any() or p.grad.any())"
-    moved += " for n, p in model.named_parameters() if p.grad is not None]"
-    still = "still = [torch.equal(state[n], p) for n, p in model.named_parameters()]"
+    ones = "for p in model.parameters():\n    if p.grad is not None: p.grad.fill_(1)\n"
     for optimizer in _some(subject, DECAYING):
-        stale = subject.backward(setting, after=optimizer + keep + _STEP + moved)
-        every(stale.evaluate("all(moved)"), True)
-        cleared = optimizer + keep + "optimizer.zero_grad(set_to_none=True)\n" + _STEP
-        every(subject.backward(setting, after=cleared + still).evaluate("all(still)"), True)
+        start = optimizer + _START + ones
+        stale = subject.backward(setting, after=start + _STEP)
+        every(stale.items(_STILL.format("p.grad is not None")), False)
+        cleared = f"{start}optimizer.zero_grad(set_to_none=True)\n{_STEP}"
+        every(subject.backward(setting, after=cleared).items(_STILL.format("True")), True)
 
 
 @law(
     source="Optimizer.zero_grad: 'does the step with a gradient of 0'",
     norms=("E9",),
     when=all_of(plain_grad, unfrozen),
-    having=("scale",),
+    given=a_parameter_receives_a_gradient,
+    having=PARAMETRIC,
 )
 def a_zero_gradient_does_not_protect_from_weight_decay(subject: Subject, setting: Setting) -> None:
     """zero_grad(set_to_none=False) leaves zeros: weight decay still moves a frozen parameter."""
-    zero = "zero = not any(p.grad.any() for p in model.parameters() if p.grad is not None)\n"
-    keep = "model.requires_grad_(False)\nstate = copy.deepcopy(model.state_dict())\n"
-    moved = "moved = [not torch.equal(state[n], p) or not p.any() "
-    moved += "for n, p in model.named_parameters() if p.grad is not None]"
+    zero = "zero = [not p.grad.any() for p in model.parameters() if p.grad is not None]\n"
     for optimizer in _some(subject, DECAYING):
-        start = optimizer + "optimizer.zero_grad(set_to_none=False)\n" + zero + keep
-        run = subject.backward(setting, after=start + _STEP + moved)
-        every(run.evaluate("zero", "all(moved)"), True)
+        start = f"{optimizer}optimizer.zero_grad(set_to_none=False)\n{zero}{_START}"
+        run = subject.backward(setting, after=start + _STEP)
+        every(run.items("zero"), True)
+        every(run.items(_STILL.format("p.grad is not None")), False)
 
 
 @law(
     source="Module.zero_grad; Optimizer.zero_grad",
     norms=("E10",),
     when=plain_grad,
+    given=a_parameter_receives_a_gradient,
     having=PARAMETRIC,
 )
 def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
@@ -130,15 +141,8 @@ def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
     agree(none.requires_grad, subject.run(setting).requires_grad)
     zero = subject.backward(setting, after="model.zero_grad(set_to_none=False)")
     agree(zero.receiving, subject.backward(setting).receiving)
-    every(
-        zero.evaluate("any(p.grad.any() for p in model.parameters() if p.grad is not None)"), False
-    )
-    every(
-        zero.evaluate(
-            "any(p.grad.requires_grad for p in model.parameters() if p.grad is not None)"
-        ),
-        False,
-    )
+    left = "for p in model.parameters() if p.grad is not None"
+    every(zero.items(f"[bool(p.grad.any()) {left}]", f"[p.grad.requires_grad {left}]"), False)
 
 
 @law(
@@ -155,7 +159,7 @@ def a_closure_runs_with_grad_enabled(subject: Subject, setting: Setting) -> None
     )
     for optimizer in _some(subject, _ANY):
         run = subject.backward(setting, after=optimizer + step)
-        every(run.evaluate("seen == [True]", "after is False"), True)
+        agree_with(run.evaluate("seen", "after"), {"seen": [True], "after": False})
 
 
 @law(
@@ -172,13 +176,19 @@ def optimizers_refuse_tensors_that_are_no_leaves(subject: Subject, setting: Sett
     every(subject.run(setting, prepare="refused = False\n" + attempt).evaluate("refused"), True)
 
 
-@law(source="Optimizer.zero_grad, note 2", norms=("E11",), when=plain_grad, having=PARAMETRIC)
+@law(
+    source="Optimizer.zero_grad, note 2",
+    norms=("E11",),
+    when=plain_grad,
+    given=an_output_requires_grad,
+    having=PARAMETRIC,
+)
 def a_gradient_is_none_iff_none_was_received(subject: Subject, setting: Setting) -> None:
     """After zero_grad(set_to_none=True) and backward, .grad is None where backward gave nothing."""
     again = _some(subject, OPTIMIZERS)[0] + "optimizer.zero_grad(set_to_none=True)\n"
-    again += "kept = [p.grad for p in model.parameters() if p.grad is not None]\n"
+    again += "cleared = [p.grad is None for p in model.parameters()]\n"
     again += "for t in x: t.grad = None\nout = model(*x)\n"
     again += "differentiate(out if isinstance(out, tuple) else (out,))"
     run = subject.backward(setting, after=again)
-    every(run.evaluate("kept == []"), True)
+    every(run.items("cleared"), True)
     agree(run.receiving, subject.backward(setting).receiving)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..law import OutOfScope, law
+from ..law import law
+from ..preconditions import has_a_wider_type
 from ..relations import absent, agree, every, holds
 from ..sample import Sample
 from ..setting import Setting, all_of, partly_frozen, plain_grad
@@ -73,7 +74,7 @@ def loading_records_nothing(subject: Subject, setting: Setting) -> None:
     """Loading a state_dict of variables that require grad records nothing on the target."""
     load = "model.load_state_dict(build()[0].state_dict(keep_vars=True))"
     run = subject.run(setting, prepare=load)
-    every(run.evaluate("all(p.is_leaf and p.grad_fn is None for p in model.parameters())"), True)
+    every(run.items("[p.is_leaf and p.grad_fn is None for p in model.parameters()]"), True)
     absent(run.gradients)
 
 
@@ -82,18 +83,18 @@ def a_state_dict_is_a_detached_alias(subject: Subject, setting: Setting) -> None
     """state_dict() gives detached tensors on the module's memory; keep_vars the parameters."""
     prepare = "state = model.state_dict()\nvariables = model.state_dict(keep_vars=True)"
     run = subject.run(setting, prepare=prepare)
-    every(run.evaluate("any(v.requires_grad for v in state.values())"), False)
-    alias = (
-        "all(p.data_ptr() == state[n].data_ptr() for n, p in model.named_parameters())",
-        "all(variables[n] is p for n, p in model.named_parameters())",
+    every(run.items("[v.requires_grad for v in state.values()]"), False)
+    every(
+        run.items(
+            "[p.data_ptr() == state[n].data_ptr() for n, p in model.named_parameters()]",
+            "[variables[n] is p for n, p in model.named_parameters()]",
+        ),
+        True,
     )
-    every(run.evaluate(*alias), True)
 
 
 def _wider(dtype: str) -> str:
     """A type that holds all values of this one, and others as well."""
-    if dtype == "float64":
-        raise OutOfScope("no type is wider than float64")
     return "complex128" if dtype == "complex64" else "float64"
 
 
@@ -101,6 +102,7 @@ def _wider(dtype: str) -> str:
     source="Module.to: 'modifies the module in-place'",
     norms=("E12",),
     when=plain_grad,
+    given=has_a_wider_type,
     having=PARAMETRIC,
 )
 def converting_keeps_every_flag(subject: Subject, setting: Setting) -> None:
@@ -114,6 +116,7 @@ def converting_keeps_every_flag(subject: Subject, setting: Setting) -> None:
     source="torch.__future__.set_swap_module_params_on_conversion",
     norms=("E13",),
     when=plain_grad,
+    given=has_a_wider_type,
     having=PARAMETRIC,
     since="2.3",
 )

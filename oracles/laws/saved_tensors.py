@@ -8,6 +8,7 @@ import torch
 from torch.autograd.graph import register_multi_grad_hook, saved_tensors_hooks
 
 from ..law import law
+from ..preconditions import an_output_requires_grad
 from ..relations import agree, every, holds
 from ..sample import Nesting, Sample
 from ..setting import (
@@ -65,13 +66,14 @@ def nothing_is_saved_of_what_is_frozen(subject: Subject, setting: Setting) -> No
     source="torch.autograd.graph.saved_tensors_hooks; notes/autograd, Hooks for saved tensors",
     norms=("K9",),
     when=plain_grad,
+    given=an_output_requires_grad,
 )
 def saving_is_not_recorded_itself(subject: Subject, setting: Setting) -> None:
     """Hooks of saved tensors run with grad disabled, and change neither values nor gradients."""
     subject = subject.unchecked()
     plain = subject.backward(setting)
     run = subject.backward(setting, prepare=_PACKING, after=UNWRAP)
-    every(run.evaluate("any(packed)"), False)
+    every(run.items("packed"), False)
     agree(run.output, plain.output)
     agree(run.gradients, plain.gradients)
 
@@ -91,7 +93,8 @@ def hooks_of_saved_tensors_are_of_their_thread(sample: Sample) -> None:
         other.join()
         holds(len(packed), "tensors packed in the other thread", 0)
         result = x.tanh()
-    holds(len(packed), "tensors packed here", 1)
+    here = threading.current_thread()
+    holds([thread is here for thread in packed], "whether tensors were packed here", [True])
     result.backward(torch.ones_like(x))
 
 
@@ -122,11 +125,11 @@ def a_full_backward_hook_fires_where_something_requires_grad(sample: Sample, nes
     """It fires once where an input or a parameter requires grad, and never without a graph."""
     for frozen in (False, True):
         for leaf in (False, True):
-            layer = torch.nn.PReLU(1, device=sample.device, dtype=torch.float32)
+            x = sample.tensor(requires_grad=not leaf)
+            layer = torch.nn.Linear(x.shape[-1], 2, device=x.device, dtype=x.dtype)
             layer.requires_grad_(not frozen)
             fired: list[bool] = []
             layer.register_full_backward_hook(lambda *given, fired=fired: fired.append(True))
-            x = torch.ones(3, device=sample.device, requires_grad=not leaf)
             with nest.entered():
                 out = layer(x)
             recorded = nest.recording and not (frozen and leaf)

@@ -216,7 +216,7 @@ def hooks_are_skipped_without_grad() -> Undo:
     return put(nn.Module, "_call_impl", call)
 
 
-@fault("recurrent_dropout_acts_between_layers")
+@fault("recurrent_dropout_does_nothing_to_one_layer")
 def recurrent_dropout_acts_on_the_last_layer() -> Undo:
     """Dropout acts on what a recurrent layer returns."""
     kept = {kind: kind.forward for kind in (nn.RNN, nn.GRU, nn.LSTM)}

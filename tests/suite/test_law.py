@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 import oracles.laws  # noqa: F401  # the registry as it is used
-from oracles.law import LAWS, LawError, law
+from oracles.case import Case
+from oracles.deviations import Register
+from oracles.law import LAWS, LawError, OutOfScope, law
 from oracles.play import Played
+from oracles.relations import holds
 from oracles.sample import Nesting, Sample
 from oracles.setting import Setting, evaluating
 from oracles.subject import Layer, Subject
+from oracles.trial import Trial
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +126,55 @@ def test_a_precondition_needs_a_setting(registry: dict[str, Any]) -> None:
     assert registry == LAWS
     law(source="notes")(nests_are_nested)
     assert set(LAWS) - set(registry) == {"nests_are_nested"}
+
+
+def is_single(sample: Sample) -> bool:
+    """The sample has single precision."""
+    return sample.dtype == "float32"
+
+
+def is_deep(nesting: Nesting) -> bool:
+    """There are several contexts."""
+    return len(nesting.contexts) > 1
+
+
+def test_a_precondition_is_looked_at_before_the_body() -> None:
+    judged = []
+
+    @law(source="notes", given=is_single)
+    def samples_are_kept(nesting: Nesting, sample: Sample) -> None:
+        """A sample is kept."""
+        judged.append(sample.dtype)
+
+    made = LAWS["samples_are_kept"]
+    assert made.given is is_single
+    made.judge(sample=Sample(), nesting=Nesting())
+    with pytest.raises(OutOfScope, match="The sample has single precision"):
+        made.judge(sample=Sample(dtype="float64"), nesting=Nesting())
+    assert judged == ["float32"]
+
+
+def test_what_is_not_given_is_counted_as_out_of_scope() -> None:
+    @law(source="notes", given=is_single)
+    def samples_are_kept(sample: Sample) -> None:
+        """A sample is kept."""
+        holds(sample.dtype, "its dtype", "float32")
+
+    trial = Trial(LAWS["samples_are_kept"], "cpu", Register((), "2.13.0"))
+    for dtype in ("float32", "float64"):
+        trial.judge(Case("samples_are_kept", sample=Sample(dtype=dtype)))
+    assert (trial.tally.subjects, trial.tally.cells, trial.tally.out_of_scope) == (1, 1, 1)
+
+
+def test_a_precondition_looks_at_what_the_law_quantifies_over(registry: dict[str, Any]) -> None:
+    def samples_are_kept(sample: Sample) -> None:
+        """A sample is kept."""
+
+    with pytest.raises(LawError, match="on nesting, but quantifies over sample"):
+        law(source="notes", given=is_deep)(samples_are_kept)
+    with pytest.raises(LawError, match="without a docstring"):
+        law(source="notes", given=lambda sample: True)(samples_are_kept)
+    assert registry == LAWS
 
 
 def test_two_laws_of_one_name_are_refused() -> None:

@@ -165,7 +165,8 @@ def test_a_bad_case_is_one_line(command: str, text: str, tmp_path: Path) -> None
 
 
 def test_what_replay_says_script_shows(tmp_path: Path) -> None:
-    case = ROOT / "corpus/tasks_share_the_mode_of_their_thread/a_task_has_a_mode_of_its_own.json"
+    folder = ROOT / "corpus/inference_mode_false_enables_grad_under_no_grad"
+    case = folder / "the_innermost_context_decides.json"
     made = subprocess.run(
         [sys.executable, "-m", "oracles", "script", str(case)],
         cwd=ROOT,
