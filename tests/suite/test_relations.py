@@ -453,8 +453,11 @@ COMPARING: dict[str, tuple[Callable[[], None], int]] = {
     "holds, of an empty list": (lambda: holds([], "a", []), 0),
     "equal": (lambda: equal(1, 1, "a"), 1),
     "equal, of None": (lambda: equal(None, None, "a"), 0),
-    "agree_closely": (lambda: agree_closely(seen(a=tensor(1)), seen(a=tensor(1))), 1),
-    "agree_closely, on None": (lambda: agree_closely(seen(a=None), seen(a=None)), 0),
+    "agree_across_devices": (lambda: agree_across_devices(seen(a=tensor(1)), seen(a=tensor(1))), 1),
+    "agree_across_devices, on None": (
+        lambda: agree_across_devices(seen(a=None), seen(a=None)),
+        0,
+    ),
     "refuses": (lambda: refuses(_raising(ValueError()), ValueError), 1),
 }
 
