@@ -26,6 +26,7 @@ from oracles.codec import decode
 from oracles.law import LAWS, Law, by_scope
 from oracles.results import SCHEMA, LawResult, Results, Status, table, write
 from strategies import devices
+from tests.harness.options import Options, label
 
 PROPERTY = "torchlaws"
 
@@ -83,14 +84,17 @@ def log_folder(config: pytest.Config) -> Path:
     return Path(config.getoption("--violations")).resolve() / f".running-{os.getpid()}"
 
 
-def running_case(config: pytest.Config, *what: str) -> Path:
-    """The file with the case that a law, layer and device is being judged on."""
-    return log_folder(config) / f"{label(*what)}.json"
-
-
-def label(name: str, layer: str, device: str) -> str:
-    """How a test is called: the law, the layer if it is one of layers, the device."""
-    return "@".join(part for part in (name, layer, device) if part)
+def options(config: pytest.Config) -> Options:
+    """How the laws of this run are judged."""
+    # Where a fault is planted, its script shows it with the fault alone.
+    planted = config.pluginmanager.has_plugin("tests.faults.plant")
+    return Options(
+        seed=seed(config),
+        violations=Path(config.getoption("--violations")),
+        running=log_folder(config),
+        timeout=float(config.getoption("--law-timeout")),
+        through=("-m", "tests.faults.plant") if planted else (),
+    )
 
 
 class Reporter:
@@ -122,7 +126,7 @@ class Reporter:
         labels = {label(*what): what for what in tried(self.config)}
         name, layer, device = labels[report.nodeid.partition("[")[2].rstrip("]")]
         reason = str(report.longrepr).strip().splitlines()[-1]
-        case = running_case(self.config, name, layer, device)
+        case = options(self.config).running_case(name, layer, device)
         if case.exists():
             kept = log_folder(self.config).parent / f"{case.stem}.crashed.json"
             shutil.copy(case, kept)

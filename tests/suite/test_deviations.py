@@ -18,7 +18,7 @@ from oracles.results import Status
 from oracles.setting import Setting
 from oracles.specimen import Specimen
 from oracles.trial import Trial
-from tests.laws.test_laws import mended
+from tests.harness.witnesses import mended
 
 LAW = "evaluation_changes_no_state"
 

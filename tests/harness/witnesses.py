@@ -1,0 +1,37 @@
+"""The stored cases that must still break a law as the register says."""
+
+from __future__ import annotations
+
+from oracles.case import Case
+from oracles.deviations import Deviation, Register
+from oracles.law import OutOfScope, Unsupported, Violation
+from oracles.trial import Trial, replay, witnesses
+
+
+def mended(trial: Trial) -> str:
+    """The deviations whose witnesses hold now: an error until the register says so."""
+    healed = []
+    for deviation, case in witnesses(trial.law, trial.device, trial.register, trial.layer):
+        try:
+            violation = replay(case)
+        except (OutOfScope, Unsupported) as reason:
+            healed.append(f"{deviation.name}: its witness could not be judged: {reason}")
+            continue
+        if violation is None and deviation.basis == "rounding":
+            continue  # how torch rounds depends on the processor as well: it need not be mended
+        shown = _shown(deviation, case, violation, trial.register)
+        if shown is None:
+            healed.append(f"{deviation.name}: its witness no longer shows it")
+        else:
+            trial.tally.deviating[shown.name] += 1
+    return "; ".join(healed)
+
+
+def _shown(
+    deviation: Deviation, case: Case, violation: Violation | None, register: Register
+) -> Deviation | None:
+    """The deviation that its witness shows: it, or one of some versions alone that hides it."""
+    if violation is None or deviation.explains(case, violation):
+        return deviation if violation else None
+    other = register.explaining(case, violation)
+    return other if other and other.torch else None
