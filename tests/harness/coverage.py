@@ -6,15 +6,18 @@ from typing import Any
 
 from hypothesis import settings
 
+from oracles.deviations import astray
 from oracles.history import BLOCKS, SIMPLE
 from oracles.laws.layers import KERNEL
+from oracles.machine import Machine
 from oracles.play import Played
 from oracles.results import Status
-from oracles.trial import Trial
+from oracles.trial import REACHED, Trial, examples
 
-#: What so many histories reach at the least.
+KINDS, PAIRS, REFUSALS = REACHED
+#: What so many histories reach at the least. Which pairs of kinds can occur is not known.
 ENOUGH = 1000
-FLOOR = {"kinds of steps": len(SIMPLE) + len(BLOCKS), "pairs of kinds": 1500, "refusals": 29}
+FLOOR = {KINDS: len(SIMPLE) + len(BLOCKS), PAIRS: 1500, REFUSALS: 29}
 
 
 def wanted(trial: Trial) -> int:
@@ -40,7 +43,25 @@ def unmet(trial: Trial) -> str:
         return f"{trial.layer} claims traits and never showed them: {', '.join(sorted(hidden))}"
     reached = trial.tally.reaches() if trial.tally.subjects >= ENOUGH else {}
     few = [what for what, count in reached.items() if count < FLOOR[what]]
-    return f"too few {', '.join(few)}" if few else ""
+    return "; ".join(f"too few {what}: {_lacking(trial, what, reached[what])}" for what in few)
+
+
+def _lacking(trial: Trial, what: str, count: int) -> str:
+    """How many were reached, and which ones never were, where that is known."""
+    expected = {KINDS: {*SIMPLE, *BLOCKS}, PAIRS: set(), REFUSALS: set()}[what]
+    if what == REFUSALS:
+        expected = _refusals_of_examples(trial)
+    size = 1 + REACHED.index(what)
+    never = sorted(expected - {met[-1] for met in trial.tally.reached if len(met) == size})
+    return f"{count:,} of {FLOOR[what]:,}" + (f", never {', '.join(never)}" if never else "")
+
+
+def _refusals_of_examples(trial: Trial) -> set[str]:
+    """The phrases of the refusals that the examples of the law are there for."""
+    histories = [case.history for case in examples(trial.law, trial.device) if case.history]
+    played = (Machine(astray()).play(history) for history in histories)
+    moments = (moment for moments in played for moment in moments)
+    return {moment.refusal.phrase for moment in moments if moment.refusal is not None}
 
 
 def covered(trial: Trial) -> dict[str, Any]:
