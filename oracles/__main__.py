@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,14 @@ def _judged(path: str) -> tuple[Case, Violation | None]:
 
 def _replay(arguments: argparse.Namespace) -> int:
     """Judge a stored case: exit status 1 where it breaks its law."""
-    case, violation = _judged(arguments.case)
+    try:
+        case, violation = _judged(arguments.case)
+    except Complaint:
+        raise
+    except Exception as error:  # the case is kept because it crashes: that is what it shows
+        traceback.print_exc()
+        print(f"CRASHED {arguments.case}: {type(error).__name__}")
+        return 1
     if violation is None:
         print(f"HOLDS {case.law} on {case.device}")
         return 0

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
-import traceback
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+from hypothesis.errors import Flaky
+
+from oracles.case import Case, read
 from oracles.deviations import Register, plain_version
 from oracles.law import LAWS, Law, Violation
 from oracles.results import LawResult, Status
@@ -14,14 +19,37 @@ from strategies import parts
 from strategies.layers.kinds import torch_has
 
 from .coverage import covered, unmet, wanted
-from .evidence import violated
+from .evidence import crashed, kept_case, line_of, violated
 from .options import Options
 from .shrinking import shrink
 from .trying import TimedOut, Trying
 from .witnesses import mended
 
 
-def judge(name: str, layer: str, device: str, register: Register, options: Options) -> LawResult:
+@dataclass(frozen=True)
+class Judged:
+    """What became of a law.
+
+    result  for the results file
+    case    what broke the law, or crashed it; None where no case did
+    kind    the kind of fact that was seen, without the names of things
+    """
+
+    result: LawResult
+    case: Case | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A status with what explains it, as fields of a result; the case and kind as in Judged."""
+
+    fields: dict[str, Any]
+    case: Case | None = None
+    kind: str = ""
+
+
+def judge(name: str, layer: str, device: str, register: Register, options: Options) -> Judged:
     """Judge the law on drawn cases, then on the witnesses of its deviations.
 
     A law of layers is judged on one class of torch.nn, all others on anything.
@@ -29,7 +57,13 @@ def judge(name: str, layer: str, device: str, register: Register, options: Optio
     start = time.perf_counter()
     trial = Trial(LAWS[name], device, register, layer)
     found = _outcome(trial, options)
-    return _result(trial, found, time.perf_counter() - start)
+    result = _result(trial, found.fields, time.perf_counter() - start)
+    return Judged(result, found.case, kind_of(found.kind or result.reason))
+
+
+def kind_of(text: str) -> str:
+    """What a text is about, without names and numbers."""
+    return re.sub(r"\d+|'[^']*'", "", text)
 
 
 def _result(trial: Trial, found: dict[str, Any], seconds: float) -> LawResult:
@@ -55,13 +89,23 @@ def _result(trial: Trial, found: dict[str, Any], seconds: float) -> LawResult:
     )
 
 
-def _outcome(trial: Trial, options: Options) -> dict[str, Any]:
-    """The status of the law, with the violation or the reason that explains it."""
+def _outcome(trial: Trial, options: Options) -> _Found:
+    try:
+        return _found(trial, options)
+    except TimedOut as reason:
+        return _Found({"status": Status.TIMED_OUT.value, "reason": str(reason)})
+    except Exception as error:  # whatever is raised that is no verdict is an outcome as well
+        kept = kept_case(options, trial.law.name, trial.layer, trial.device)
+        return _Found(crashed(error, kept), read(kept) if kept else None, line_of(error))
+
+
+def _found(trial: Trial, options: Options) -> _Found:
     too_new = _too_new(trial.law, trial.layer, trial.register.version)
     if too_new:
-        return {"status": Status.NOT_APPLICABLE.value, "reason": too_new}
+        return _Found({"status": Status.NOT_APPLICABLE.value, "reason": too_new})
+    trying = Trying(trial, options)
     try:
-        _draw(trial, options)
+        _draw(trying, options)
     except Violation:
         assert trial.violation is not None
         case, violation = trial.violation
@@ -69,24 +113,20 @@ def _outcome(trial: Trial, options: Options) -> dict[str, Any]:
             case, violation = smallest(
                 case, violation, lambda c, v: trial.register.explaining(c, v) is None
             )
-        return violated(case, violation, options)
-    except TimedOut as reason:
-        return {"status": Status.TIMED_OUT.value, "reason": str(reason)}
-    except Exception:
-        return {"status": Status.CRASHED.value, "reason": traceback.format_exc(limit=-8)}
-    healed = mended(trial)
+        return _Found(violated(case, violation, options), case, violation.observed.expression)
+    healed = mended(trial, trying.note)
     if healed:
-        return {"status": Status.MENDED.value, "reason": healed}
-    return covered(trial)
+        return _Found({"status": Status.MENDED.value, "reason": healed})
+    return _Found(covered(trial))
 
 
-def _draw(trial: Trial, options: Options) -> None:
+def _draw(trying: Trying, options: Options) -> None:
     """Judge the law on the cases of its scope, until enough of them have been judged.
 
     More are drawn while something is not met that some of them must meet: that chance missed it in
     so few says nothing of torch.
     """
-    trying = Trying(trial, options)
+    trial = trying.trial
     for example in examples(trial.law, trial.device, trial.layer):
         trying.judge(example)
     enough = wanted(trial)
@@ -99,7 +139,8 @@ def _draw(trial: Trial, options: Options) -> None:
                 if trial.tally.subjects >= enough and not unmet(trial):
                     return
         except Violation:
-            shrink(trying, seed, len(cases))
+            with suppress(Flaky):  # it does not show each time: then it is shown as it was met
+                shrink(trying, seed, len(cases))
             raise
         if trial.tally.not_applicable:
             return

@@ -39,6 +39,10 @@ class Trying:
         """What was drawn, as a case of the law on the device."""
         return Case(self.trial.law.name, self.trial.device, **drawn)
 
+    def note(self, case: Case) -> None:
+        """Write a case down before it runs: if the process dies, this is what killed it."""
+        self.log.write_text(to_json(case), encoding="utf-8")
+
     def judge(self, case: Case) -> None:
         """Judge a case; what torch cannot run is passed over."""
         text = to_json(case)
@@ -49,8 +53,7 @@ class Trying:
         if not self.first and now - self.start > self.allowed:
             so_far = f"{self.trial.tally.subjects} subjects judged, all as the law says"
             raise TimedOut(f"not done in {self.allowed:g} s (--law-timeout): {so_far}")
-        # Written down before it runs: if the process dies, this is what killed it.
-        self.log.write_text(text, encoding="utf-8")
+        self.note(case)
         try:
             self.trial.judge(case)
         except Violation:

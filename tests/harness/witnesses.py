@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from oracles.case import Case
 from oracles.deviations import Deviation, Register
 from oracles.law import OutOfScope, Unsupported, Violation
 from oracles.trial import Trial, replay, witnesses
 
 
-def mended(trial: Trial) -> str:
-    """The deviations whose witnesses hold now: an error until the register says so."""
+def mended(trial: Trial, note: Callable[[Case], None] = lambda case: None) -> str:
+    """The deviations whose witnesses hold now: an error until the register says so.
+
+    note  is called with each witness before it is judged
+    """
     healed = []
     for deviation, case in witnesses(trial.law, trial.device, trial.register, trial.layer):
+        note(case)
         try:
             violation = replay(case)
         except (OutOfScope, Unsupported) as reason:

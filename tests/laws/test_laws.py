@@ -29,7 +29,7 @@ def test_law(
     name: str, layer: str, device: str, register: Register, request: pytest.FixtureRequest
 ) -> None:
     """The law holds, or departs as the register says."""
-    result = judge(name, layer, device, register, report.options(request.config))
+    result = judge(name, layer, device, register, report.options(request.config)).result
     request.node.user_properties.append((report.PROPERTY, json.dumps(encode(result))))
     if result.status in (Status.NOT_APPLICABLE.value, Status.UNSUPPORTED.value):
         pytest.skip(result.reason)
