@@ -22,13 +22,17 @@ import pytest
 import torch
 
 from oracles import VERSION
-from oracles.codec import decode
+from oracles.codec import decode, encode
 from oracles.law import LAWS, Law, by_scope
 from oracles.results import SCHEMA, LawResult, Results, Status, table, write
 from strategies import devices
+from tests.harness import seeds
+from tests.harness.evidence import kept_case, mention
 from tests.harness.options import Options, label
+from tests.harness.seeds import Seed
 
 PROPERTY = "torchlaws"
+SEED = pytest.StashKey[Seed]()
 
 
 def chosen_laws(config: pytest.Config) -> list[Law]:
@@ -54,7 +58,7 @@ def profile(config: pytest.Config) -> str:
 
 
 def validate(config: pytest.Config) -> None:
-    """Refuse a law pattern that matches nothing, or a results file that cannot be written."""
+    """Refuse a pattern that matches no law, a seed that is none, a file that cannot be written."""
     for pattern in config.getoption("--law") or []:
         if not any(fnmatch.fnmatch(n, pattern) or law.theory == pattern for n, law in LAWS.items()):
             close = get_close_matches(pattern, LAWS, n=3, cutoff=0.4)
@@ -63,6 +67,12 @@ def validate(config: pytest.Config) -> None:
                 f"--law {pattern!r} matches none of the {len(LAWS)} laws{near} "
                 "(`python -m oracles laws` lists them)"
             )
+    given = config.getoption("--seed")
+    text = os.environ.get("TORCHLAWS_SEED", "") if given is None else given
+    try:
+        config.stash[SEED] = seeds.chosen(text)
+    except ValueError:
+        raise pytest.UsageError(f"seed {text!r} is neither a number nor {seeds.RANDOM}") from None
     results = config.getoption("--results")
     if results:
         _writable(Path(results))
@@ -89,7 +99,7 @@ def options(config: pytest.Config) -> Options:
     # Where a fault is planted, its script shows it with the fault alone.
     planted = config.pluginmanager.has_plugin("tests.faults.plant")
     return Options(
-        seed=seed(config),
+        seed=seed(config).value,
         violations=Path(config.getoption("--violations")),
         running=log_folder(config),
         timeout=float(config.getoption("--law-timeout")),
@@ -110,7 +120,7 @@ class Reporter:
     def pytest_configure_node(self, node: Any) -> None:
         """Hand to each worker where to log, and the seed of the run."""
         node.workerinput["torchlaws_log"] = str(log_folder(self.config))
-        node.workerinput["torchlaws_seed"] = self.config.getoption("--seed")
+        node.workerinput["torchlaws_seed"] = encode(seed(self.config))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the result out of a report; without one, the worker died."""
@@ -126,11 +136,7 @@ class Reporter:
         labels = {label(*what): what for what in tried(self.config)}
         name, layer, device = labels[report.nodeid.partition("[")[2].rstrip("]")]
         reason = str(report.longrepr).strip().splitlines()[-1]
-        case = options(self.config).running_case(name, layer, device)
-        if case.exists():
-            kept = log_folder(self.config).parent / f"{case.stem}.crashed.json"
-            shutil.copy(case, kept)
-            reason += f"; the case that was running: {kept} (python -m oracles replay {kept})"
+        reason += mention(kept_case(options(self.config), name, layer, device))
         return _unjudged(name, layer, device, Status.CRASHED, reason)
 
     def pytest_sessionfinish(self) -> None:
@@ -158,7 +164,7 @@ class Reporter:
             device=", ".join(names),
             device_name=", ".join(devices.name(d) for d in names),
             profile=profile(self.config),
-            seed=self.config.getoption("--seed"),
+            seed=seed(self.config).value,
             started=datetime.fromtimestamp(self.start, timezone.utc).isoformat(timespec="seconds"),
             seconds=round(time.time() - self.start, 1),
             laws=tuple(laws),
@@ -203,7 +209,7 @@ def _not_run(name: str, layer: str, device: str) -> LawResult:
     return _unjudged(name, layer, device, Status.NOT_RUN, "the run ended before it was tried")
 
 
-def seed(config: pytest.Config) -> int:
+def seed(config: pytest.Config) -> Seed:
     """The seed of the run, the same in every worker."""
     given = getattr(config, "workerinput", None)
-    return int(given["torchlaws_seed"] if given is not None else config.getoption("--seed"))
+    return config.stash[SEED] if given is None else decode(Seed, given["torchlaws_seed"])
