@@ -13,7 +13,7 @@ from oracles.deviations import plain_version
 from oracles.subject import collect_rarely
 from strategies import devices
 from tests import report
-from tests.harness import profiles, seeds
+from tests.harness import picking, profiles, seeds
 from tests.harness.process import prepare
 
 
@@ -101,7 +101,7 @@ def foreign_reseeding() -> str:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    chosen = report.chosen_laws(config)
+    chosen = picking.picked(report.patterns(config))
     names = config.getoption("--device") or ["cpu"]
     return (
         f"torchlaws: torch {torch.__version__}, "

@@ -6,14 +6,12 @@ xdist workers are joined; a worker that dies leaves the case that killed it in a
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import platform
 import shutil
 import time
 from datetime import datetime, timezone
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,10 @@ import torch
 
 from oracles import VERSION
 from oracles.codec import decode, encode
-from oracles.law import LAWS, Law, by_scope
+from oracles.law import LAWS
 from oracles.results import SCHEMA, LawResult, Results, Status, table, write
 from strategies import devices
-from tests.harness import seeds
+from tests.harness import picking, seeds
 from tests.harness.evidence import kept_case, mention
 from tests.harness.options import Options, label
 from tests.harness.seeds import Seed
@@ -35,21 +33,16 @@ PROPERTY = "torchlaws"
 SEED = pytest.StashKey[Seed]()
 
 
-def chosen_laws(config: pytest.Config) -> list[Law]:
-    """The laws that --law picks; all of them without it."""
-    patterns = config.getoption("--law") or ["*"]
-    return [
-        law
-        for name, law in sorted(LAWS.items(), key=lambda item: (item[1].theory, item[0]))
-        if any(fnmatch.fnmatch(name, p) or p == law.theory for p in patterns)
-    ]
+def patterns(config: pytest.Config) -> list[str]:
+    """What --law picks; nothing for all laws."""
+    return config.getoption("--law") or []
 
 
 def tried(config: pytest.Config) -> list[tuple[str, str, str]]:
     """The law, the layer if it is one of layers, and the device of each test."""
     devices = dict.fromkeys(config.getoption("--device") or ["cpu"])
-    laws = by_scope(chosen_laws(config))
-    return [(law.name, layer, device) for device in devices for law, layer in laws]
+    laws = picking.tried(patterns(config))
+    return [(*law, device) for device in devices for law in laws]
 
 
 def profile(config: pytest.Config) -> str:
@@ -59,14 +52,9 @@ def profile(config: pytest.Config) -> str:
 
 def validate(config: pytest.Config) -> None:
     """Refuse a pattern that matches no law, a seed that is none, a file that cannot be written."""
-    for pattern in config.getoption("--law") or []:
-        if not any(fnmatch.fnmatch(n, pattern) or law.theory == pattern for n, law in LAWS.items()):
-            close = get_close_matches(pattern, LAWS, n=3, cutoff=0.4)
-            near = f"; near it: {', '.join(close)}" if close else ""
-            raise pytest.UsageError(
-                f"--law {pattern!r} matches none of the {len(LAWS)} laws{near} "
-                "(`python -m oracles laws` lists them)"
-            )
+    in_vain = picking.in_vain(patterns(config))
+    if in_vain:
+        raise pytest.UsageError(in_vain)
     given = config.getoption("--seed")
     text = os.environ.get("TORCHLAWS_SEED", "") if given is None else given
     try:
