@@ -27,7 +27,14 @@ _EXPLAINING: Final = (*_QUICK, Phase.explain)
 settings.register_profile(
     "debug", settings.get_profile("debug"), verbosity=Verbosity.verbose, phases=_EXPLAINING
 )
-settings.load_profile("dev")
+
+
+def load(name: str) -> None:
+    """Put a profile in force."""
+    settings.load_profile(name)
+
+
+load("dev")
 
 
 def unknown(name: str) -> str:
