@@ -6,6 +6,7 @@ in a line on its standard output, and ends when the input ends: whoever started 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -41,9 +42,8 @@ def main() -> None:
     prepare()
     profiles.load(job["profile"])
     if job["fault"]:
-        from tests.faults.plant import plant  # what is planted is imported only then
-
-        plant(job["fault"])
+        os.environ["TORCHLAWS_FAULT"] = job["fault"]  # for the scripts of violations as well
+        importlib.import_module("tests.faults.plant")
     options = Options(
         seed=job["seed"],
         violations=Path(job["folder"]),

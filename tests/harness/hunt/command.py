@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -44,7 +44,12 @@ def main(argv: Sequence[str]) -> int:
             print(as_markdown(store), end="")
             return 0
         _validate(options)
-        return Hunting(options, f"python -m oracles hunt {shlex.join(argv)}".rstrip()).hunt()
+        hunting = Hunting(options, f"python -m oracles hunt {shlex.join(argv)}".rstrip())
+        places: Places = (
+            Workers(options.scheduler) if options.scheduler else Processes(options.workers or 1)
+        )
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        return hunting.hunt(places)
     except Wrong as wrong:
         print(f"torchlaws: {wrong}", file=sys.stderr)
         return 2
@@ -104,39 +109,29 @@ class Going:
     alarms: int = 0
 
 
-@dataclass
 class Hunting:
-    """A hunt that goes on.
+    """A hunt that goes on."""
 
-    kind      what all runs must be of, unless they may be mixed
-    kinds     of each worker; None where it is refused
-    attempts  by seed, how often a run was begun here
-    """
-
-    options: argparse.Namespace
-    command: str
-    going: list[Going] = field(default_factory=list)
-    kind: Kind | None = None
-    kinds: dict[str, Kind | None] = field(default_factory=dict)
-    attempts: Counter[int] = field(default_factory=Counter)
-    start: float = field(default_factory=time.monotonic)
-    shown: float = 0.0
-    before: int = 0
-    headed: bool = False
-
-    def hunt(self) -> int:
-        """Make runs until there are enough, the time is up, or the user has seen enough."""
-        options = self.options
+    def __init__(self, options: argparse.Namespace, command: str) -> None:
+        self.options = options
+        self.command = command
         self.store = Store(options.out)
-        self.before = len(self.store.runs)
         self.laws = picking.tried(options.law)
+        #: What all runs must be of, unless they may be mixed.
+        self.kind: Kind | None = next((hunt.kind for hunt in self.store.of(Hunt)), None)
+        #: Of each worker; None where it is refused.
+        self.kinds: dict[str, Kind | None] = {}
+        self.headed = False
+        self.going: list[Going] = []
+        #: The seeds of runs that are to be made again, and how often each was begun here.
         self.again = self.store.unfinished
-        if self.store.records:
-            self.kind = self.store.of(Hunt)[0].kind
-        places: Places = (
-            Workers(options.scheduler) if options.scheduler else Processes(options.workers or 1)
-        )
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        self.attempts: Counter[int] = Counter()
+        self.before = len(self.store.runs)
+        self.start = time.monotonic()
+        self.shown = 0.0
+
+    def hunt(self, places: Places) -> int:
+        """Make runs until there are enough, the time is up, or the user has seen enough."""
         try:
             self._loop(places)
         except KeyboardInterrupt:
@@ -144,7 +139,7 @@ class Hunting:
         finally:
             places.stop()
             self._clear()
-        print(as_text(self.store, options.violations))
+        print(as_text(self.store, self.options.violations))
         return 1 if self.store.lost or any(run.alarms for run in self.store.runs) else 0
 
     def _loop(self, places: Places) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from oracles.codec import encode
 from oracles.results import Status
 from tests.harness.options import label
+from tests.harness.runner import kind_of
 
 from .records import ROOT, Alarm
 
@@ -162,7 +163,7 @@ class Drive:
         name, layer = self.job["laws"][self.done]
         running = folder / f"{label(name, layer, self.job['device'])}.json"
         case = json.loads(running.read_text(encoding="utf-8")) if running.exists() else None
-        self.alarms.append(Alarm(name, layer, status.value, why, why, case))
+        self.alarms.append(Alarm(name, layer, status.value, kind_of(why), why, case))
         self.statuses[status.value] += 1
         self.done += 1
 

@@ -61,7 +61,7 @@ def figures(runs: Sequence[Run]) -> str:
     """Runs, cells, alarms, and alarms a run."""
     alarms, cells = sum(len(run.alarms) for run in runs), sum(run.cells for run in runs)
     rate = f", {alarms / len(runs):.2f} alarms a run" if runs else ""
-    return f"{len(runs):,} runs, {cells:,} cells, {alarms:,} alarms{rate}"
+    return f"runs: {len(runs):,}, cells: {cells:,}, alarms: {alarms:,}{rate}"
 
 
 def by_kind(runs: Iterable[Run]) -> dict[Kind, list[Run]]:
