@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import random
-import warnings
 from importlib.metadata import entry_points
-from typing import Any
 
 import hypothesis
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, Verbosity
 
 import oracles.laws  # noqa: F401  # defines the laws
 from oracles.deviations import plain_version
-from oracles.subject import collect_rarely, quiet
+from oracles.subject import collect_rarely
 from strategies import devices
 from tests import report
-
-_COMMON: dict[str, Any] = {
-    "deadline": None,
-    "database": None,
-    "print_blob": False,
-    "derandomize": False,
-    "report_multiple_bugs": False,
-    # Laws may find most cases out of their scope, and torch is slow the first time.
-    "suppress_health_check": list(HealthCheck),
-}
-_QUICK = (Phase.generate, Phase.target, Phase.shrink)
-for _name, _subjects in {"dev": 20, "ci": 100, "nightly": 2000}.items():
-    hypothesis.settings.register_profile(_name, max_examples=_subjects, phases=_QUICK, **_COMMON)
-# Explaining costs about ten times as much on a failing law: only where it is asked for.
-hypothesis.settings.register_profile(
-    "debug",
-    max_examples=20,
-    verbosity=Verbosity.verbose,
-    phases=(*_QUICK, Phase.explain),
-    **_COMMON,
-)
-hypothesis.settings.load_profile("dev")
-
-torch.set_num_threads(1)
-# float32 means float32 on every device.
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cuda.matmul.allow_tf32 = False
+from tests.harness import picking, profiles, seeds
+from tests.harness.process import prepare
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,7 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--law", action="append", help="a pattern of law names, such as '*grad*'; repeatable"
     )
     group.addoption("--results", help="write what was found to this JSON file")
-    group.addoption("--seed", type=int, help="repeat the run with this seed")
+    group.addoption(
+        "--seed",
+        help=f"what cases are drawn from: a number, or random (default: {seeds.RECORDED})",
+    )
     group.addoption(
         "--law-timeout",
         type=float,
@@ -72,9 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin of Hypothesis loads the profile
 def pytest_configure(config: pytest.Config) -> None:
-    warnings.filterwarnings("ignore")
-    quiet()
+    prepare()
     if not hasattr(config, "workerinput"):
         _validate(config)
     config.pluginmanager.register(report.Reporter(config), "torchlaws-report")
@@ -100,9 +73,9 @@ def _validate(config: pytest.Config) -> None:
         reason = devices.missing(device)
         if reason:
             raise pytest.UsageError(reason)
-    if config.getoption("--seed") is None:
-        given = os.environ.get("TORCHLAWS_SEED", "")
-        config.option.seed = int(given) if given else random.SystemRandom().randrange(2**32)
+    unknown = profiles.unknown(report.profile(config))
+    if unknown:
+        raise pytest.UsageError(unknown)
     report.validate(config)
 
 
@@ -128,10 +101,10 @@ def foreign_reseeding() -> str:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    chosen = report.chosen_laws(config)
+    chosen = picking.picked(report.patterns(config))
     names = config.getoption("--device") or ["cpu"]
     return (
         f"torchlaws: torch {torch.__version__}, "
         f"device {', '.join(f'{d} ({devices.name(d)})' for d in names)}, "
-        f"profile {report.profile(config)}, seed {config.getoption('--seed')}, {len(chosen)} laws"
+        f"profile {report.profile(config)}, seed {report.seed(config)}, {len(chosen)} laws"
     )

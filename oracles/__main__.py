@@ -6,9 +6,11 @@ import argparse
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from . import catalogue
 from . import laws as _defined  # noqa: F401  # defines the laws
@@ -54,7 +56,14 @@ def _judged(path: str) -> tuple[Case, Violation | None]:
 
 def _replay(arguments: argparse.Namespace) -> int:
     """Judge a stored case: exit status 1 where it breaks its law."""
-    case, violation = _judged(arguments.case)
+    try:
+        case, violation = _judged(arguments.case)
+    except Complaint:
+        raise
+    except Exception as error:  # the case is kept because it crashes: that is what it shows
+        traceback.print_exc()
+        print(f"CRASHED {arguments.case}: {type(error).__name__}")
+        return 1
     if violation is None:
         print(f"HOLDS {case.law} on {case.device}")
         return 0
@@ -149,6 +158,19 @@ def _catalogue(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _hunt(arguments: argparse.Namespace) -> int:
+    """Judge all laws with new seeds, run after run, and group what is found."""
+    try:
+        # What draws cases is no part of the oracles: the one command that does is not theirs.
+        from tests.harness.hunt import command
+    except ModuleNotFoundError as error:
+        raise Complaint(
+            "hunt needs the suite: run it from a checkout with hypothesis and pytest installed "
+            f"(no module is named {error.name!r})"
+        ) from None
+    return command.main(arguments.rest)
+
+
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], tuple[str, ...]]] = {
     "laws": (_laws, ()),
     "replay": (_replay, ("case",)),
@@ -156,15 +178,23 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], tuple[str, ...]]
     "compare": (_compare, ("before", "after")),
     "catalogue": (_catalogue, ()),
     "docs": (_docs, ()),
+    "hunt": (_hunt, ()),
 }
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """In one line, as everything else that is wrong."""
+        raise Complaint(f"{message} (--help says more)")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m oracles", description=__doc__)
+    parser = _Parser(prog="python -m oracles", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (run, positional) in _COMMANDS.items():
-        command = commands.add_parser(name, help=(run.__doc__ or "").strip())
+        helps = name != "hunt"  # which has options of its own, and says so itself
+        command = commands.add_parser(name, help=(run.__doc__ or "").strip(), add_help=helps)
         for argument in positional:
             command.add_argument(argument)
         if name == "compare":
@@ -176,10 +206,13 @@ def main(argv: list[str] | None = None) -> int:
             command.add_argument("--json", action="store_true", help="as JSON")
             command.add_argument("--results", default="", help=f"results file ({RECORDED})")
         command.set_defaults(run=run)
-    arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore")
     quiet()
     try:
+        arguments, rest = parser.parse_known_args(argv)
+        if rest and arguments.command != "hunt":
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.rest = rest
         status = int(arguments.run(arguments))
         sys.stdout.flush()
         return status

@@ -6,14 +6,12 @@ xdist workers are joined; a worker that dies leaves the case that killed it in a
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import platform
 import shutil
 import time
 from datetime import datetime, timezone
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +20,29 @@ import pytest
 import torch
 
 from oracles import VERSION
-from oracles.codec import decode
-from oracles.law import LAWS, Law, by_scope
+from oracles.codec import decode, encode
+from oracles.law import LAWS
 from oracles.results import SCHEMA, LawResult, Results, Status, table, write
 from strategies import devices
+from tests.harness import picking, seeds
+from tests.harness.evidence import kept_case, mention
+from tests.harness.options import Options, label
+from tests.harness.seeds import Seed
 
 PROPERTY = "torchlaws"
+SEED = pytest.StashKey[Seed]()
 
 
-def chosen_laws(config: pytest.Config) -> list[Law]:
-    """The laws that --law picks; all of them without it."""
-    patterns = config.getoption("--law") or ["*"]
-    return [
-        law
-        for name, law in sorted(LAWS.items(), key=lambda item: (item[1].theory, item[0]))
-        if any(fnmatch.fnmatch(name, p) or p == law.theory for p in patterns)
-    ]
+def patterns(config: pytest.Config) -> list[str]:
+    """What --law picks; nothing for all laws."""
+    return config.getoption("--law") or []
 
 
 def tried(config: pytest.Config) -> list[tuple[str, str, str]]:
     """The law, the layer if it is one of layers, and the device of each test."""
     devices = dict.fromkeys(config.getoption("--device") or ["cpu"])
-    laws = by_scope(chosen_laws(config))
-    return [(law.name, layer, device) for device in devices for law, layer in laws]
+    laws = picking.tried(patterns(config))
+    return [(*law, device) for device in devices for law in laws]
 
 
 def profile(config: pytest.Config) -> str:
@@ -53,15 +51,16 @@ def profile(config: pytest.Config) -> str:
 
 
 def validate(config: pytest.Config) -> None:
-    """Refuse a law pattern that matches nothing, or a results file that cannot be written."""
-    for pattern in config.getoption("--law") or []:
-        if not any(fnmatch.fnmatch(n, pattern) or law.theory == pattern for n, law in LAWS.items()):
-            close = get_close_matches(pattern, LAWS, n=3, cutoff=0.4)
-            near = f"; near it: {', '.join(close)}" if close else ""
-            raise pytest.UsageError(
-                f"--law {pattern!r} matches none of the {len(LAWS)} laws{near} "
-                "(`python -m oracles laws` lists them)"
-            )
+    """Refuse a pattern that matches no law, a seed that is none, a file that cannot be written."""
+    in_vain = picking.in_vain(patterns(config))
+    if in_vain:
+        raise pytest.UsageError(in_vain)
+    given = config.getoption("--seed")
+    text = os.environ.get("TORCHLAWS_SEED", "") if given is None else given
+    try:
+        config.stash[SEED] = seeds.chosen(text)
+    except ValueError:
+        raise pytest.UsageError(f"seed {text!r} is neither a number nor {seeds.RANDOM}") from None
     results = config.getoption("--results")
     if results:
         _writable(Path(results))
@@ -83,14 +82,17 @@ def log_folder(config: pytest.Config) -> Path:
     return Path(config.getoption("--violations")).resolve() / f".running-{os.getpid()}"
 
 
-def running_case(config: pytest.Config, *what: str) -> Path:
-    """The file with the case that a law, layer and device is being judged on."""
-    return log_folder(config) / f"{label(*what)}.json"
-
-
-def label(name: str, layer: str, device: str) -> str:
-    """How a test is called: the law, the layer if it is one of layers, the device."""
-    return "@".join(part for part in (name, layer, device) if part)
+def options(config: pytest.Config) -> Options:
+    """How the laws of this run are judged."""
+    # Where a fault is planted, its script shows it with the fault alone.
+    planted = config.pluginmanager.has_plugin("tests.faults.plant")
+    return Options(
+        seed=seed(config).value,
+        violations=Path(config.getoption("--violations")),
+        running=log_folder(config),
+        timeout=float(config.getoption("--law-timeout")),
+        through=("-m", "tests.faults.plant") if planted else (),
+    )
 
 
 class Reporter:
@@ -106,7 +108,7 @@ class Reporter:
     def pytest_configure_node(self, node: Any) -> None:
         """Hand to each worker where to log, and the seed of the run."""
         node.workerinput["torchlaws_log"] = str(log_folder(self.config))
-        node.workerinput["torchlaws_seed"] = self.config.getoption("--seed")
+        node.workerinput["torchlaws_seed"] = encode(seed(self.config))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the result out of a report; without one, the worker died."""
@@ -122,11 +124,7 @@ class Reporter:
         labels = {label(*what): what for what in tried(self.config)}
         name, layer, device = labels[report.nodeid.partition("[")[2].rstrip("]")]
         reason = str(report.longrepr).strip().splitlines()[-1]
-        case = running_case(self.config, name, layer, device)
-        if case.exists():
-            kept = log_folder(self.config).parent / f"{case.stem}.crashed.json"
-            shutil.copy(case, kept)
-            reason += f"; the case that was running: {kept} (python -m oracles replay {kept})"
+        reason += mention(kept_case(options(self.config), name, layer, device))
         return _unjudged(name, layer, device, Status.CRASHED, reason)
 
     def pytest_sessionfinish(self) -> None:
@@ -154,7 +152,7 @@ class Reporter:
             device=", ".join(names),
             device_name=", ".join(devices.name(d) for d in names),
             profile=profile(self.config),
-            seed=self.config.getoption("--seed"),
+            seed=seed(self.config).value,
             started=datetime.fromtimestamp(self.start, timezone.utc).isoformat(timespec="seconds"),
             seconds=round(time.time() - self.start, 1),
             laws=tuple(laws),
@@ -199,7 +197,7 @@ def _not_run(name: str, layer: str, device: str) -> LawResult:
     return _unjudged(name, layer, device, Status.NOT_RUN, "the run ended before it was tried")
 
 
-def seed(config: pytest.Config) -> int:
+def seed(config: pytest.Config) -> Seed:
     """The seed of the run, the same in every worker."""
     given = getattr(config, "workerinput", None)
-    return int(given["torchlaws_seed"] if given is not None else config.getoption("--seed"))
+    return config.stash[SEED] if given is None else decode(Seed, given["torchlaws_seed"])

@@ -20,7 +20,7 @@ from oracles.results import load as load_results
 from oracles.setting import Setting
 from oracles.specimen import Specimen
 from oracles.trial import Trial, forget
-from tests.laws.test_laws import mended
+from tests.harness.witnesses import mended
 
 LAW = "evaluation_changes_no_state"
 WEIGHT = "model.state_dict()['n0.weight']"

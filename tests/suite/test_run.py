@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+
+from oracles.case import from_json
+from tests.harness.seeds import RECORDED
 
 ROOT = Path(__file__).parents[2]
 PICKED = ("--law", "a_thread_has_*", "--law", "freezing_changes_no_value")
@@ -47,7 +51,7 @@ def results(path: Path) -> dict[str, Any]:
 
 def test_results_of_all_workers_are_joined_and_fit_the_schema(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    done = run(*PICKED, "-n", "2", "--results", str(path), "--seed", "3", folder=tmp_path)
+    done = run(*PICKED, "-n", "2", "--results", str(path), "--seed", "5", folder=tmp_path)
     assert done.returncode == 0, done.stdout
     data = results(path)
     assert {law["name"] for law in data["laws"]} == {
@@ -55,8 +59,8 @@ def test_results_of_all_workers_are_joined_and_fit_the_schema(tmp_path: Path) ->
         "freezing_changes_no_value",
     }
     assert all(law["subjects"] >= 20 and law["cells"] >= 20 for law in data["laws"])
-    assert data["seed"] == 3
-    assert "seed 3, 2 laws" in done.stdout
+    assert data["seed"] == 5
+    assert "seed 5 (given), 2 laws" in done.stdout
     assert "grad_mode" in done.stdout
     assert "holding" in done.stdout
 
@@ -75,7 +79,7 @@ def test_a_seed_repeats_a_run(tmp_path: Path) -> None:
 def test_a_worker_that_dies_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     dying = "import os\ndef body(nesting): os._exit(3)\n"
-    arguments = ("-n", "2", "--results", str(path), "--seed", "3")
+    arguments = ("-n", "2", "--results", str(path), "--seed", "5")
     done = run(*PICKED, *arguments, **instead(dying, "a_thread_has_a_mode_of_its_own", tmp_path))
     assert done.returncode == 1
     laws = {law["name"]: law for law in results(path)["laws"]}
@@ -85,6 +89,30 @@ def test_a_worker_that_dies_loses_nothing(tmp_path: Path) -> None:
     kept = tmp_path / "a_thread_has_a_mode_of_its_own@cpu.crashed.json"
     assert str(kept) in crashed["reason"]
     assert json.loads(kept.read_text())["law"] == "a_thread_has_a_mode_of_its_own"
+
+
+def test_a_case_that_crashes_is_kept(tmp_path: Path) -> None:
+    law, path = "a_thread_has_a_mode_of_its_own", tmp_path / "results.json"
+    crashing = "def body(nesting):\n    raise KeyError('no such mode')\n"
+    arguments = ("--law", law, "--results", str(path))
+    done = run(*arguments, **instead(crashing, law, tmp_path))
+    assert done.returncode == 1
+    kept = tmp_path / f"{law}@cpu.crashed.json"
+    line = f"KeyError: 'no such mode'; the case that was running: {kept} "
+    assert f"CRASHED {law} on cpu: {line}" in done.stdout
+    (found,) = results(path)["laws"]
+    assert found["status"] == "CRASHED"
+    assert found["reason"].startswith(line)
+    assert "Traceback (most recent call last):" in found["reason"]
+    assert from_json(kept.read_text(encoding="utf-8")).nesting is not None
+
+
+def test_without_a_seed_a_run_takes_the_recorded_one(tmp_path: Path) -> None:
+    quick = ("--law", "a_thread_has_*")
+    assert f"seed {RECORDED} (recorded)" in run(*quick, folder=tmp_path).stdout
+    assert "seed 7 (given)" in run(*quick, folder=tmp_path, TORCHLAWS_SEED="7").stdout
+    drawn = run(*quick, "--seed", "random", folder=tmp_path, TORCHLAWS_SEED="7").stdout
+    assert re.search(r"seed \d+ \(drawn\)", drawn)
 
 
 @pytest.mark.parametrize(("late", "status"), [(600, "HOLDS"), (10**6, "NOT_COVERED")])
@@ -100,7 +128,7 @@ def test_more_is_drawn_while_a_trait_has_not_shown(late: int, status: str, tmp_p
         "    shows('shines', Certainty.MAYBE, seen, False)\n"
     )
     law = "a_layer_does_what_its_traits_claim"
-    arguments = ("--law", law, "-k", "Softsign", "--results", str(path), "--seed", "3")
+    arguments = ("--law", law, "-k", "Softsign", "--results", str(path), "--seed", "5")
     done = run(*arguments, **instead(rare, law, tmp_path))
     (found,) = (law for law in results(path)["laws"] if law["status"] != "NOT_RUN")
     assert found["status"] == status, done.stdout
@@ -114,6 +142,8 @@ def test_more_is_drawn_while_a_trait_has_not_shown(late: int, status: str, tmp_p
         (("--law", "no_such_law"), "matches none of the"),
         (("--results", "/no/such/folder/r.json"), "cannot be written: No such file or directory"),
         (("--torch", "torch1.13"), "was imported, not 1.13"),
+        (("--hypothesis-profile", "fast"), "known profiles: dev, ci, nightly, debug"),
+        (("--seed", "some"), "seed 'some' is neither a number nor random"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
@@ -164,6 +194,29 @@ def test_a_bad_case_is_one_line(command: str, text: str, tmp_path: Path) -> None
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_case_that_crashes_is_replayed(tmp_path: Path) -> None:
+    case = ROOT / "corpus/tasks_share_the_mode_of_their_thread/a_task_has_a_mode_of_its_own.json"
+    started = instead("def body(nesting):\n    raise KeyError('no')\n", CRASHING, tmp_path)
+    program = (
+        f"import instead, sys, oracles.__main__ as m; sys.exit(m.main(['replay', {str(case)!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "replay", str(case)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": started["PYTHONPATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stdout == f"CRASHED {case}: KeyError\n"
+    assert "KeyError: 'no'" in done.stderr
+
+
+CRASHING = "a_task_has_a_mode_of_its_own"
+
+
 def test_what_replay_says_script_shows(tmp_path: Path) -> None:
     folder = ROOT / "corpus/inference_mode_false_enables_grad_under_no_grad"
     case = folder / "the_innermost_context_decides.json"
@@ -197,7 +250,7 @@ def test_a_law_that_takes_too_long_is_timed_out(tmp_path: Path) -> None:
 
 def test_a_law_that_was_not_tried_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    run(*PICKED, "--results", str(path), "-k", "freezing", "--seed", "3", folder=tmp_path)
+    run(*PICKED, "--results", str(path), "-k", "freezing", "--seed", "5", folder=tmp_path)
     status = {law["name"]: law["status"] for law in results(path)["laws"]}
     assert status["a_thread_has_a_mode_of_its_own"] == "NOT_RUN"
     assert status["freezing_changes_no_value"] in ("HOLDS", "DEVIATES")
