@@ -32,6 +32,9 @@ HOOKS: Final = ("forward_pre", "forward", "full_backward")
 #: How a module holds its layers; the body of a Sequential node is held by "Sequential".
 CONTAINERS: Final = ("attributes", "ModuleList", "ModuleDict", "Sequential")
 WITHIN: Final = ("no_grad", "enable_grad")
+#: An argument {TENSOR: numbers} is a tensor of them, one {NAMED: name} what has this name.
+TENSOR: Final = "tensor"
+NAMED: Final = "named"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Node:
 
     op            a layer or function of the traits table, or a block: a module of its own
     inputs        which earlier values it takes, by position
-    arguments     what its layer is made with
+    arguments     what its layer is made with, and what its call is given beside its inputs
     within        the grad mode it runs in, inside forward: "", "no_grad" or "enable_grad"
     shared        an earlier node of the same module whose layer it calls again
     tied          an earlier node of the same module whose weight it shares
@@ -272,17 +275,26 @@ def _maker(node: Node, block_name: str) -> str:
     if node.op == "Sequential" and node.body is not None:
         return f"nn.Sequential({', '.join(_maker(n, '') for n in node.body.nodes)})"
     first = node.arguments.get("first")  # of a lazy layer: the shape of what it sees first
-    given = {k: v for k, v in node.arguments.items() if k != "first"}
+    given = {k: v for k, v in node.arguments.items() if k not in ("first", *node.traits.given)}
     arguments = ", ".join(_argument(k, v) for k, v in given.items())
-    made = node.traits.makes.format(op=node.op, args=arguments, first=first and tuple(first))
+    norm = "".join(f", {_argument(k, v)}" for k, v in node.arguments.get("norm", {}).items())
+    shown = first and tuple(first)
+    made = node.traits.makes.format(op=node.op, args=arguments, first=shown, norm=norm)
     if node.parametrized:
         return f"nn.utils.parametrizations.{node.parametrized}({made})"
     return made
 
 
 def _argument(key: str, value: Any) -> str:
-    value = tuple(value) if isinstance(value, list) else value
-    return f"*{value!r}" if key == "sizes" else f"{key}={value!r}"
+    return f"*{tuple(value)!r}" if key == "sizes" else f"{key}={written(value)}"
+
+
+def written(value: Any) -> str:
+    """An argument as an expression. Data has no tensors, tuples and names: see `TENSOR`."""
+    if isinstance(value, dict):
+        ((kind, said),) = value.items()
+        return f"torch.tensor({written(said)})" if kind == TENSOR else str(said)
+    return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def names_of_values(recipe: Recipe) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -314,7 +326,7 @@ def _call(recipe: Recipe, index: int, values: list[str]) -> str:
     arguments = [values[i] for i in node.inputs]
     layer = f"self.{_dotted(recipe.own_path(index))}"
     if node.body is None:
-        return node.traits.call.format(*arguments, self=layer)
+        return node.traits.called(node.arguments).format(*arguments, self=layer)
     if node.checkpointed:
         return f"checkpoint({', '.join([layer, *arguments])}, use_reentrant=False)"
     return f"{layer}({', '.join(arguments)})"

@@ -62,9 +62,12 @@ def _not(args: Arguments) -> bool:
 class Traits:
     """The claims about one kind of node, as functions of its arguments and its mode.
 
-    call            the expression that runs it; ``{self}`` is the layer, ``{0}`` an input
+    call            the expression that runs it; ``{self}`` is the layer, ``{0}`` an input; or how
+                    its arguments tell that expression
+    given           which of its arguments that expression uses, and not what makes the layer
     makes           the expression that makes its layer, parameter or buffer; ``{args}``
-                    its arguments; empty for a function
+                    its arguments, ``{first}`` the shape that a lazy layer sees first, ``{norm}``
+                    the arguments of a function of nn.utils; empty for a function
     parameters      names of its parameters, below its own path
     buffers         names of its buffers
     draws           whether it draws from the global random generator
@@ -77,7 +80,8 @@ class Traits:
     batch           whether training refuses one value a channel or instance, and eval does not
     """
 
-    call: str = "{self}({0})"
+    call: str | Callable[[Arguments], str] = "{self}({0})"
+    given: tuple[str, ...] = ()
     makes: str = "nn.{op}({args})"
     parameters: Callable[[Arguments], tuple[str, ...]] = _nothing
     buffers: Callable[[Arguments], tuple[str, ...]] = _nothing
@@ -95,6 +99,15 @@ class Traits:
         """Whether the node is an ``nn.Module`` of its own."""
         return "nn." in self.makes and not self.makes.startswith("nn.Parameter(")
 
+    def called(self, arguments: Arguments) -> str:
+        """The expression that runs it, with these arguments."""
+        return self.call if isinstance(self.call, str) else self.call(arguments)
+
+    @property
+    def is_called(self) -> bool:
+        """Whether its layer is called, so that hooks on it fire: a list of parameters is not."""
+        return "{self}(" in self.called({})
+
     @property
     def has_state(self) -> bool:
         """Whether the node owns something that is made in ``__init__``."""
@@ -109,8 +122,14 @@ def _weight_and_bias(args: Arguments) -> tuple[str, ...]:
     return ("weight", "bias") if args.get("bias", True) else ("weight",)
 
 
+def _transposed_call(args: Arguments) -> str:
+    """nn.ConvTranspose2d: the size of its output may be given to forward."""
+    wanted = args.get("output_size")
+    return f"{{self}}({{0}}, output_size={tuple(wanted)})" if wanted else "{self}({0})"
+
+
 def _affine(default: bool, key: str = "affine") -> Callable[[Arguments], tuple[str, ...]]:
-    return lambda args: ("weight", "bias") if args.get(key, default) else ()
+    return lambda args: _weight_and_bias(args) if args.get(key, default) else ()
 
 
 _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
@@ -181,9 +200,19 @@ _DROPOUT: Final = Traits(
 
 
 def _unbatched_dropout_returns(args: Arguments, training: bool) -> Returns:
-    """F.dropout3d adds a batch dimension to four-dimensional inputs, and takes it off again."""
+    """F.dropout3d adds a batch dimension to four-dimensional inputs, and takes it off again.
+
+    In place it does so by unsqueeze_ and squeeze_, which write, in evaluation too.
+    """
+    if args.get("inplace", False):
+        return Returns.WRITTEN
     returns = _dropout_returns(args, training)
     return Returns.VIEW if returns is Returns.ITSELF else returns
+
+
+def _alpha_dropout_returns(args: Arguments, training: bool) -> Returns:
+    """nn.AlphaDropout has an option inplace, which its forward does not hand on."""
+    return _dropout_returns({"p": args.get("p", 0.5)}, training)
 
 
 def _always_drops(args: Arguments, training: bool) -> Certainty:
@@ -295,12 +324,54 @@ _PADDING: Final = (
 )
 
 
+def _bag_call(args: Arguments) -> str:
+    """nn.EmbeddingBag: a row is a bag, or where bags begin is told; the last end too, or not."""
+    given = "{0}"
+    if "bags" in args:
+        end = "{0}.numel() + 1" if args.get("include_last_offset", False) else "{0}.numel()"
+        starts = f"torch.arange(0, {end}, {{0}}.shape[1], device={{0}}.device)"
+        given = "{0}.flatten(), " + (f"offsets={starts}" if args["bags"] == "named" else starts)
+    if "weighted" in args:
+        of_rows = "{self}.weight[:, 0][{0}]"
+        constant = "torch.full({0}.shape, 0.5, dtype={self}.weight.dtype, device={0}.device)"
+        weights = of_rows if args["weighted"] == "by rows" else constant
+        given += f", per_sample_weights={weights}" + (".flatten()" if "bags" in args else "")
+    return f"{{self}}({given})"
+
+
 def _renormalises(args: Arguments, training: bool) -> Mapping[str, Certainty]:
     """nn.Embedding: rows longer than max_norm are rewritten in forward, in every mode."""
     return {"weight": Certainty.MAYBE} if args.get("max_norm") is not None else {}
 
 
 _EMBEDDING: Final = Traits(parameters=lambda args: ("weight",), moves=_renormalises)
+_EMBEDDING_BAG: Final = replace(_EMBEDDING, call=_bag_call, given=("bags", "weighted"))
+
+
+def _with_indices(
+    *names: str, draws: Callable[[Arguments, bool], Certainty] = _never
+) -> dict[str, Traits]:
+    """Pooling that returns where it found what it returns, too."""
+    return {
+        f"{name}_with_indices": Traits(
+            makes=f"nn.{name}({{args}}, return_indices=True)",
+            draws=draws,
+            differentiable=(True, False),
+        )
+        for name in names
+    }
+
+
+def _unpool_call(n: int) -> Callable[[Arguments], str]:
+    """nn.MaxUnpool1d undoes what a pooling of the same window has done to the input."""
+
+    def call(args: Arguments) -> str:
+        window = [str(args.get("kernel_size", 2)), str(args.get("stride"))]
+        window += [str(args.get("padding", 0)), "return_indices=True"]
+        wanted = f", output_size={tuple(args['output_size'])}" if "output_size" in args else ""
+        return f"{{self}}(*F.max_pool{n}d({{0}}, {', '.join(window)}){wanted})"
+
+    return call
 
 
 def _function(
@@ -321,8 +392,43 @@ def _function(
     )
 
 
-def _loss(call: str) -> Traits:
-    return Traits(call=call)
+def _rescaling(args: Arguments) -> tuple[str, ...]:
+    """Weights of a loss, which are its buffers."""
+    return tuple(name for name in ("weight", "pos_weight") if name in args)
+
+
+def _loss(call: str | Callable[[Arguments], str], given: tuple[str, ...] = ()) -> Traits:
+    return Traits(call=call, given=given, buffers=_rescaling)
+
+
+def _of_classes_call(args: Arguments) -> str:
+    """nn.CrossEntropyLoss: targets are the indices of classes, or the probabilities of each."""
+    probable = args.get("target") == "probabilities"
+    return "{self}({0}, {0}.softmax(1))" if probable else "{self}({0}, {0}.argmax(1))"
+
+
+def _poisson_call(args: Arguments) -> str:
+    return "{self}({0}, {1})" if args.get("log_input", True) else "{self}({0}.exp(), {1})"
+
+
+def _divergence_call(args: Arguments) -> str:
+    target = "log_softmax" if args.get("log_target", False) else "softmax"
+    return f"{{self}}({{0}}.log_softmax(-1), {{1}}.{target}(-1))"
+
+
+def _sequences_call(args: Arguments) -> str:
+    """nn.CTCLoss: targets of one label each, a row for each sequence or all in one."""
+    rows = "{0}.shape[1]" if args.get("target") == "concatenated" else "{0}.shape[1], 1"
+    label = "zeros" if args.get("blank", 0) else "ones"
+    targets = f"torch.{label}({rows}, dtype=torch.long, device={{0}}.device)"
+    lengths = "({0}.shape[0],) * {0}.shape[1], (1,) * {0}.shape[1]"
+    return f"{{self}}({{0}}.log_softmax(-1), {targets}, {lengths})"
+
+
+def _linear_cross_entropy_call(args: Arguments) -> str:
+    """nn.LinearCrossEntropyLoss: with out_features of two, a target for each of the two."""
+    several = ".unsqueeze(1).expand(-1, 2)" if args.get("out_features") else ""
+    return f"{{self}}({{0}}, (torch.arange({{0}}.shape[0], device={{0}}.device) % 2){several})"
 
 
 def _lazy(initialised: Traits) -> Traits:
@@ -338,7 +444,8 @@ def _hooked_norm(function: str, names: tuple[str, ...], state: tuple[str, ...]) 
         return dict.fromkeys(state, Certainty.MAYBE) if training else {}
 
     return Traits(
-        makes=f"nn.utils.{function}(nn.Linear({{args}}))",
+        makes=f"nn.utils.{function}(nn.Linear({{args}}){{norm}})",
+        given=("norm",),
         parameters=lambda args: (*(("bias",) if args.get("bias", True) else ()), *names),
         buffers=lambda args: state,
         moves=moves,
@@ -347,8 +454,17 @@ def _hooked_norm(function: str, names: tuple[str, ...], state: tuple[str, ...]) 
     )
 
 
+def _flatten_returns(args: Arguments, training: bool) -> Returns:
+    """nn.Flatten: of one dimension there is nothing to flatten."""
+    rank = args["rank"]
+    start, end = (args.get(k, d) % rank for k, d in (("start_dim", 1), ("end_dim", -1)))
+    return Returns.ITSELF if rank == 1 or start == end else Returns.VIEW
+
+
 def _cutoff_parameters(args: Arguments) -> tuple[str, ...]:
-    return ("head.weight", "tail.0.0.weight", "tail.0.1.weight")
+    head = ("head.weight", "head.bias") if args.get("head_bias", False) else ("head.weight",)
+    clusters = range(len(args.get("cutoffs", [2])))
+    return head + tuple(f"tail.{i}.{k}.weight" for i in clusters for k in (0, 1))
 
 
 def _functional_dropout_returns(args: Arguments, training: bool) -> Returns:
@@ -360,27 +476,27 @@ DROPOUTS: Final = (
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "Dropout1d_unbatched",
     "Dropout3d_unbatched",
     "AlphaDropout",
     "FeatureAlphaDropout",
 )
 
+_UNBATCHED_DROPOUT: Final = replace(_DROPOUT, returns=_unbatched_dropout_returns, saves_output=True)
+_ALPHA_DROPOUT: Final = replace(_DROPOUT, returns=_alpha_dropout_returns)
 _SIMPLE: Final = Traits()
 _LINEAR: Final = Traits(parameters=_weight_and_bias, saves_output=False)
+_TRANSPOSED: Final = replace(_LINEAR, call=_transposed_call, given=("output_size",))
 _SAME_SHAPE: Final = _loss("{self}({0}, {1})")
 
 LAYERS: Final[dict[str, Traits]] = {
     "Linear": _LINEAR,
     "Bilinear": Traits(call="{self}({0}, {1})", parameters=_weight_and_bias, saves_output=False),
     "Identity": Traits(returns=_returning(Returns.ITSELF), saves_output=False),
-    "Flatten": Traits(
-        returns=lambda args, training: Returns.ITSELF if args["rank"] <= 2 else Returns.VIEW,
-        makes="nn.Flatten()",
-        saves_output=False,
-    ),
+    "Flatten": Traits(returns=_flatten_returns, given=("rank",), saves_output=False),
     "Unflatten": Traits(returns=_returning(Returns.VIEW), saves_output=False),
     **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), _LINEAR),
-    **dict.fromkeys(("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"), _LINEAR),
+    **dict.fromkeys(("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"), _TRANSPOSED),
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), _BATCH_NORM),
     **dict.fromkeys(("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"), _INSTANCE_NORM),
     "GroupNorm": Traits(parameters=_affine(True)),
@@ -394,14 +510,10 @@ LAYERS: Final[dict[str, Traits]] = {
     "Dropout1d": _DROPOUT,
     "Dropout2d": _DROPOUT,
     "Dropout3d": _DROPOUT,
-    "Dropout3d_unbatched": replace(
-        _DROPOUT,
-        makes="nn.Dropout3d({args})",
-        returns=_unbatched_dropout_returns,
-        saves_output=True,
-    ),
-    "AlphaDropout": _DROPOUT,
-    "FeatureAlphaDropout": _DROPOUT,
+    "Dropout1d_unbatched": replace(_UNBATCHED_DROPOUT, makes="nn.Dropout1d({args})"),
+    "Dropout3d_unbatched": replace(_UNBATCHED_DROPOUT, makes="nn.Dropout3d({args})"),
+    "AlphaDropout": _ALPHA_DROPOUT,
+    "FeatureAlphaDropout": _ALPHA_DROPOUT,
     "RReLU": Traits(
         draws=_rrelu_draws,
         returns=_activation_returns,
@@ -417,18 +529,16 @@ LAYERS: Final[dict[str, Traits]] = {
     **dict.fromkeys(("Softmax", "Softmin", "LogSoftmax", "Softmax2d"), _SIMPLE),
     "PReLU": Traits(parameters=lambda args: ("weight",)),
     **dict.fromkeys(("MaxPool1d", "MaxPool2d", "MaxPool3d"), _SIMPLE),
-    "MaxPool2d_with_indices": Traits(
-        makes="nn.MaxPool2d({args}, return_indices=True)", differentiable=(True, False)
-    ),
+    **_with_indices("MaxPool1d", "MaxPool2d", "MaxPool3d"),
     **dict.fromkeys(("AvgPool1d", "AvgPool2d", "AvgPool3d"), _SIMPLE),
     **dict.fromkeys(("LPPool1d", "LPPool2d", "LPPool3d"), _SIMPLE),
     **dict.fromkeys(("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d"), _SIMPLE),
     **dict.fromkeys(("AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d"), _SIMPLE),
-    "MaxUnpool1d": Traits(call="{self}(*F.max_pool1d({0}, 2, return_indices=True))"),
-    "MaxUnpool2d": Traits(call="{self}(*F.max_pool2d({0}, 2, return_indices=True))"),
-    "MaxUnpool3d": Traits(call="{self}(*F.max_pool3d({0}, 2, return_indices=True))"),
+    **_with_indices("AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d"),
+    **{f"MaxUnpool{n}d": Traits(call=_unpool_call(n), given=("output_size",)) for n in (1, 2, 3)},
     "FractionalMaxPool2d": Traits(draws=_always_drops),
     "FractionalMaxPool3d": Traits(draws=_always_drops),
+    **_with_indices("FractionalMaxPool2d", "FractionalMaxPool3d", draws=_always_drops),
     **dict.fromkeys(("ConstantPad1d", "ConstantPad2d", "ConstantPad3d"), _SIMPLE),
     **dict.fromkeys(("ZeroPad1d", "ZeroPad2d", "ZeroPad3d"), _SIMPLE),
     **dict.fromkeys(("CircularPad1d", "CircularPad2d", "CircularPad3d"), _SIMPLE),
@@ -439,7 +549,7 @@ LAYERS: Final[dict[str, Traits]] = {
     **dict.fromkeys(("Fold", "Unfold"), _SIMPLE),
     **dict.fromkeys(("CosineSimilarity", "PairwiseDistance"), _SAME_SHAPE),
     "Embedding": _EMBEDDING,
-    "EmbeddingBag": _EMBEDDING,
+    "EmbeddingBag": _EMBEDDING_BAG,
     **dict.fromkeys(("RNN", "GRU", "LSTM"), _recurrent()),
     "GRU_packed": _recurrent(
         "nn.utils.rnn.pad_packed_sequence({self}(nn.utils.rnn.pack_padded_sequence("
@@ -478,15 +588,15 @@ LAYERS: Final[dict[str, Traits]] = {
         + _weight_bias_of("decoder.norm"),
     ),
     **dict.fromkeys(("L1Loss", "MSELoss", "SmoothL1Loss", "HuberLoss"), _SAME_SHAPE),
-    "PoissonNLLLoss": _SAME_SHAPE,
-    "KLDivLoss": _loss("{self}({0}.log_softmax(-1), {1}.softmax(-1))"),
+    "PoissonNLLLoss": _loss(_poisson_call),
+    "KLDivLoss": _loss(_divergence_call),
     "BCELoss": _loss("{self}({0}.sigmoid(), ({0} > 0).to({0}.dtype))"),
     "BCEWithLogitsLoss": _loss("{self}({0}, ({0} > 0).to({0}.dtype))"),
     "MultiLabelSoftMarginLoss": _loss("{self}({0}, ({0} > 0).to({0}.dtype))"),
     "SoftMarginLoss": _loss("{self}({0}, {0}.detach().sign())"),
     "HingeEmbeddingLoss": _loss("{self}({0}, {0}.detach().sign())"),
     "GaussianNLLLoss": _loss("{self}({0}, {1}, torch.ones_like({0}))"),
-    "CrossEntropyLoss": _loss("{self}({0}, {0}.argmax(1))"),
+    "CrossEntropyLoss": _loss(_of_classes_call, ("target",)),
     "NLLLoss": _loss("{self}({0}.log_softmax(1), {0}.argmax(1))"),
     "NLLLoss2d": _loss("{self}({0}.log_softmax(1), {0}.argmax(1))"),
     "MultiMarginLoss": _loss("{self}({0}, {0}.argmax(1))"),
@@ -495,18 +605,15 @@ LAYERS: Final[dict[str, Traits]] = {
     "MarginRankingLoss": _loss("{self}({0}, {1}, torch.ones_like({0}))"),
     "TripletMarginLoss": _loss("{self}({0}, {1}, {1} + 1)"),
     "TripletMarginWithDistanceLoss": _loss("{self}({0}, {1}, {1} + 1)"),
-    "CTCLoss": _loss(
-        "{self}({0}.log_softmax(-1), "
-        "torch.ones({0}.shape[1], 1, dtype=torch.long, device={0}.device), "
-        "({0}.shape[0],) * {0}.shape[1], (1,) * {0}.shape[1])"
-    ),
+    "CTCLoss": _loss(_sequences_call, ("target",)),
     "AdaptiveLogSoftmaxWithLoss": Traits(
         call="{self}({0}, 3 - torch.arange({0}.shape[0], device={0}.device) % 4).output",
         parameters=_cutoff_parameters,
     ),
     "LinearCrossEntropyLoss": Traits(
-        call="{self}({0}, torch.arange({0}.shape[0], device={0}.device) % 2)",
+        call=_linear_cross_entropy_call,
         parameters=lambda args: _within("linear", _weight_and_bias({"bias": False} | dict(args))),
+        buffers=_rescaling,
     ),
     "ParameterList": Traits(
         call="{0} * {self}[0]",
@@ -525,7 +632,7 @@ LAYERS: Final[dict[str, Traits]] = {
     "LazyLinear": _lazy(_LINEAR),
     **dict.fromkeys(("LazyConv1d", "LazyConv2d", "LazyConv3d"), _lazy(_LINEAR)),
     **dict.fromkeys(
-        ("LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d"), _lazy(_LINEAR)
+        ("LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d"), _lazy(_TRANSPOSED)
     ),
     **dict.fromkeys(("LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d"), _lazy(_BATCH_NORM)),
     **dict.fromkeys(
@@ -598,7 +705,7 @@ def class_of(op: str) -> str:
     traits = TRAITS[op]
     if not traits.is_layer:
         return ""
-    made = traits.makes.format(op=op, args="", first="")
+    made = traits.makes.format(op=op, args="", first="", norm="")
     applied = re.match(r"nn\.(utils\.\w+)\(", made)
     if applied:
         return applied[1]

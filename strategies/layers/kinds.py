@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
+from itertools import product
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -40,11 +42,13 @@ class Kind:
     dtypes  which it takes
     fits    what else must be so of its input
     second  whether it takes a second input of the same shape
-    writes  whether it may write into its input, which then must be free for it
+    writes  whether it always writes into its input, which then must be free for it
     integer whether it takes integers
     dense   whether it is a view only of inputs that lie densely in memory
     bound   of an integer output: what its values are less than; without it nothing follows
     size    of how many plain layers it is made, about: so it counts in the budget of a module
+    inplace whether it has an option inplace, which is drawn where its input is free for it
+    alike   whether its one output has the shape of its input
     """
 
     op: str
@@ -58,9 +62,13 @@ class Kind:
     dense: bool
     bound: Callable[[Shape], int] | None
     size: int
+    inplace: bool
+    alike: bool
 
     def outputs(self, arguments: Arguments, shape: Shape) -> tuple[Shape, ...]:
         """The shapes of what it returns for an input of this shape."""
+        if self.alike:
+            return (shape,)
         bound = -1 if self.bound is None else self.bound(shape)
         found = _returned(self.op, repr(arguments), shape)
         return tuple(Shape(sizes, 0 if floating else bound) for sizes, floating in found)
@@ -80,6 +88,8 @@ def kind(
     dense: bool = False,
     bound: Callable[[Shape], int] | None = None,
     size: int = 1,
+    inplace: bool = False,
+    alike: bool = False,
 ) -> Callable[[Maker], Maker]:
     """Register a maker for each of these ops that this torch has."""
 
@@ -87,7 +97,19 @@ def kind(
         for op in ops:
             if torch_has(class_of(op)):
                 KINDS[op] = Kind(
-                    op, make, ranks, dtypes, fits, second, writes, integer, dense, bound, size
+                    op,
+                    make,
+                    ranks,
+                    dtypes,
+                    fits,
+                    second,
+                    writes,
+                    integer,
+                    dense,
+                    bound,
+                    size,
+                    inplace,
+                    alike,
                 )
         return make
 
@@ -124,6 +146,24 @@ def pick(draw: DrawFn, options: tuple[Any, ...] | list[Any]) -> Any:
 def size(draw: DrawFn, least: int = 1, most: int = 4) -> int:
     """A small size."""
     return least + draw(upto(most - least))
+
+
+def each(draw: DrawFn, **options: tuple[Any, ...]) -> Arguments:
+    """A value of each option, drawn at once; the first ones are the simplest. None is left out."""
+    key = repr(options)  # lists are among the values
+    if key not in _COMBINATIONS:
+        every = product(*options.values())
+        _COMBINATIONS[key] = [given(**dict(zip(options, v, strict=True))) for v in every]
+    return dict(pick(draw, _COMBINATIONS[key]))
+
+
+_COMBINATIONS: Final[dict[str, list[Arguments]]] = {}
+
+
+@cache
+def takes(name: str, option: str) -> bool:
+    """Whether the constructor of this class has that option in this torch."""
+    return torch_has(name) and option in signature(attrgetter(name)(torch.nn)).parameters
 
 
 def given(**arguments: Any) -> Arguments:
