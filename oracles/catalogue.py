@@ -30,10 +30,13 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         "returns its input itself in evaluation",
     ),
     "refuses single values": ("refuses single values in training alone",),
+    "rounds otherwise": (),
 }
 INTRO: Final = """\
 What each class of `torch.nn` does under each mode. A mark says in which modes a trait showed:
-*train*, *eval*, *both*, or *yes* for a trait that is no matter of one mode. An empty cell was
+*train*, *eval*, *both*, or *yes* for a trait that is no matter of one mode. *Rounds otherwise* is
+the largest difference of rounding between a forward that is recorded and one that is not, or
+between modes, in units in the last place. An empty cell was
 looked for as hard and not seen. A trait that shows where it is not claimed, or is claimed and
 never shows, fails the run. This page is generated: `python -m oracles docs` writes it."""
 
@@ -102,6 +105,8 @@ def as_data(results: Results) -> dict[str, Any]:
 
 def mark(row: Row, column: str) -> str:
     """What a cell of the table says."""
+    if not COLUMNS[column]:
+        return f"{row.ulps:.2g} ulp" if row.ulps else ""
     shown = [bool(row.traits.get(trait)) for trait in COLUMNS[column]]
     if not any(shown):
         return ""

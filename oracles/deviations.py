@@ -22,7 +22,7 @@ from packaging.version import Version
 
 from .case import Case, read
 from .flow import Flow, Places, Use, parameter
-from .law import RAISED, Violation
+from .law import LAWS, RAISED, Violation
 from .machine import ASTRAY
 from .play import played
 from .recipe import Node
@@ -321,9 +321,9 @@ def it_runs_in_inference_mode(case: Case) -> Places | None:
 
 
 @condition
-def always(case: Case) -> Places | None:
-    """Every case: the deviation is of what the law is about, whatever it is judged on."""
-    return _everywhere(case)
+def a_module_is_compiled(case: Case) -> Places | None:
+    """The law calls torch.compile on the module."""
+    return Places() if LAWS[case.law].theory == "compiled" else None
 
 
 @condition

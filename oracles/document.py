@@ -174,6 +174,9 @@ def _measured(law: Law, result: Mapping[str, Any]) -> str:
     judged = (
         f"{sum(e['subjects'] for e in found):,} subjects, {sum(e['cells'] for e in found):,} cells"
     )
+    excused, rounded = (sum(e.get(k, 0) for e in found) for k in ("excused", "rounded"))
+    judged += f", {excused:,} of them with a known deviation" if excused else ""
+    judged += f", {rounded:,} with a difference of rounding" if rounded else ""
     if len(found) == 1:
         return f"{where}: {spoken(found[0]['status'])}, {judged}"
     statuses = Counter(entry["status"] for entry in found)

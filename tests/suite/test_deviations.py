@@ -44,7 +44,7 @@ DEVIATION = Deviation(
     basis="bug",
     reason="It rewrites what it looks up.",
 )
-OTHER = replace(DEVIATION, name="anything_goes", condition="always", facts=(WEIGHT,))
+OTHER = replace(DEVIATION, name="it_renormalises_too", facts=(WEIGHT,))
 
 
 def violation(expression: str = WEIGHT, value: Any = 1.0) -> Violation:
