@@ -127,9 +127,10 @@ def test_no_law_fails_on_an_odd_module(name: str) -> None:
             pytest.fail(f"torch lacks what it needs: {reason}")
 
 
-#: They compare gradients, or look at those that are there.
+#: They compare gradients, or look at those that are there, or say what keeps them away.
 OF_GRADIENTS: Final = (
     "a_frozen_parameter_receives_no_gradient",
+    "a_fully_frozen_module_records_nothing",
     "a_gradient_is_none_iff_none_was_received",
     "a_reentrant_checkpoint_loses_gradients_where_no_input_requires_grad",
     "a_step_in_inference_mode_keeps_parameters_trainable",
@@ -138,7 +139,9 @@ OF_GRADIENTS: Final = (
     "a_step_restores_the_grad_mode",
     "a_zero_gradient_does_not_protect_from_weight_decay",
     "autograd_grad_touches_no_grad_field",
+    "backward_changes_no_flag",
     "backward_runs_under_no_grad",
+    "disabling_grad_records_nothing",
     "freezing_after_forward_stops_the_gradient",
     "freezing_and_unfreezing_is_a_round_trip",
     "freezing_changes_no_other_gradient",
@@ -146,6 +149,9 @@ OF_GRADIENTS: Final = (
     "gradients_accumulate",
     "gradients_are_slopes",
     "gradients_do_not_require_grad_themselves",
+    "inference_mode_records_nothing",
+    "nothing_is_saved_of_what_is_frozen",
+    "nothing_is_saved_where_nothing_is_recorded",
     "saving_is_not_recorded_itself",
     "the_flag_is_read_at_forward_time",
     "the_graph_ends_in_the_leaves_that_receive_a_gradient",
