@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .reference import predict
 from .sample import Sample
-from .setting import Setting
+from .setting import ENABLED, Setting
 from .subject import Layer, Subject
 from .traits import Certainty
 
@@ -102,6 +102,11 @@ def something_requires_grad(subject: Subject, setting: Setting) -> bool:
 def an_output_requires_grad(subject: Subject, setting: Setting) -> bool:
     """Some output requires grad: there is something to go backward from."""
     return subject.backward(setting).records
+
+
+def it_is_recorded_in_grad_mode(subject: Subject, setting: Setting) -> bool:
+    """With grad enabled some output would require grad."""
+    return subject.backward(setting.but(grad=ENABLED)).records
 
 
 def a_parameter_receives_a_gradient(subject: Subject, setting: Setting) -> bool:

@@ -66,6 +66,7 @@ def freezing_changes_no_other_gradient(subject: Subject, setting: Setting) -> No
     source="notes/autograd, Setting requires_grad",
     norms=("A12",),
     when=all_of(plain_grad, unfrozen, no_input_requires_grad),
+    given=an_output_requires_grad,
     having=PARAMETRIC,
     everywhere=True,
 )

@@ -16,7 +16,12 @@ from ..specimen import BACKWARD, DEFAULT_MODE
 from ..subject import Subject
 
 
-@law(source="Tensor.grad: 'None by default'", norms=("A19",), everywhere=True)
+@law(
+    source="Tensor.grad: 'None by default'",
+    norms=("A19",),
+    given=something_requires_grad,
+    everywhere=True,
+)
 def gradients_are_none_before_backward(subject: Subject, setting: Setting) -> None:
     """Forward alone leaves every .grad None."""
     absent(subject.run(setting).gradients)
@@ -123,6 +128,7 @@ def backward_to_a_subset_acts_as_freezing_the_rest(subject: Subject, setting: Se
 @law(
     source="notes/autograd: backward accumulates gradients, and nothing else",
     when=grad_enabled,
+    given=an_output_requires_grad,
     everywhere=True,
 )
 def backward_changes_no_flag(subject: Subject, setting: Setting) -> None:

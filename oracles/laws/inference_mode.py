@@ -7,7 +7,7 @@ import copy
 import torch
 
 from ..law import law
-from ..preconditions import a_parameter_receives_a_gradient
+from ..preconditions import a_parameter_receives_a_gradient, it_is_recorded_in_grad_mode
 from ..relations import absent, agree, every, holds, refuses, unrecorded
 from ..sample import Sample
 from ..setting import (
@@ -29,6 +29,7 @@ from ..traits import BUFFERED, PARAMETRIC
     source="torch.inference_mode; C++ notes on inference mode",
     norms=("C2",),
     when=in_inference_mode,
+    given=it_is_recorded_in_grad_mode,
     everywhere=True,
 )
 def inference_mode_records_nothing(subject: Subject, setting: Setting) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..law import law
-from ..preconditions import an_output_requires_grad
+from ..preconditions import an_output_requires_grad, it_is_recorded_in_grad_mode
 from ..relations import agree, holds, refuses, unrecorded
 from ..sample import Sample
 from ..setting import Setting, all_of, grad_disabled, grad_enabled, plain_grad, training, unfrozen
@@ -17,6 +17,7 @@ from ..subject import Subject
     source="torch.no_grad",
     norms=("B1", "F14"),
     when=grad_disabled,
+    given=it_is_recorded_in_grad_mode,
     without=("enable_grad",),
     everywhere=True,
 )

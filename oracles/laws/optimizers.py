@@ -52,6 +52,7 @@ def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
     source="notes/autograd, No-grad Mode, on optimizers",
     norms=("B26",),
     when=all_of(plain_grad, unfrozen),
+    given=a_parameter_receives_a_gradient,
     having=PARAMETRIC,
 )
 def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.autograd.graph import register_multi_grad_hook, saved_tensors_hooks
 
 from ..law import law
-from ..preconditions import an_output_requires_grad
+from ..preconditions import an_output_requires_grad, it_is_recorded_in_grad_mode
 from ..relations import agree, every, holds
 from ..sample import Nesting, Sample
 from ..setting import (
@@ -41,6 +41,7 @@ def model(*x):
     source="torch.autograd.graph.saved_tensors_hooks; torch.no_grad: 'reduce memory consumption'",
     norms=("K8",),
     when=any_of(grad_disabled, in_inference_mode),
+    given=it_is_recorded_in_grad_mode,
     without=("enable_grad",),
 )
 def nothing_is_saved_where_nothing_is_recorded(subject: Subject, setting: Setting) -> None:
@@ -53,6 +54,7 @@ def nothing_is_saved_where_nothing_is_recorded(subject: Subject, setting: Settin
     source="notes/autograd, Setting requires_grad: 'excluded from the backward graph'",
     norms=("K8",),
     when=all_of(plain_grad, unfrozen, no_input_requires_grad),
+    given=an_output_requires_grad,
     having=PARAMETRIC,
 )
 def nothing_is_saved_of_what_is_frozen(subject: Subject, setting: Setting) -> None:

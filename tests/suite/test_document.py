@@ -11,7 +11,7 @@ import pytest
 
 from oracles import document
 from oracles.deviations import CONDITIONS, Deviation, Register, load
-from oracles.law import LAWS
+from oracles.law import LAWS, anything
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "laws.md"
@@ -56,6 +56,15 @@ def test_every_law_is_on_the_page(page: str) -> None:
         assert document.escaped(law.sentence) in text
         assert f"```python\n{law.formula}\n```" in text
         assert all(f"- {row}: " in text for row in law.norms), law.name
+
+
+def test_preconditions_are_told(page: str) -> None:
+    """Of the setting, and of what else is given."""
+    text = section(page, "running_statistics_follow_the_momentum")
+    assert "- in settings where: Every submodule is in training mode." in text
+    assert "- only where: The layer has running statistics." in text
+    asked = [law for law in LAWS.values() if law.given is not anything]
+    assert page.count("\n- only where: ") == len(asked) > 10
 
 
 def test_every_deviation_is_on_the_page(page: str) -> None:

@@ -15,7 +15,6 @@ from oracles.case import Case
 from oracles.deviations import load
 from oracles.law import LAWS, Law, Unsupported
 from oracles.recipe import Input, Node, Recipe
-from oracles.setting import Setting
 from oracles.specimen import Specimen
 from oracles.subject import Subject
 from oracles.trial import Trial
@@ -77,6 +76,17 @@ ODD: Final = {
 }
 
 
+#: Those that complex numbers can go through.
+COMPLEX: Final = (
+    "hands on its input",
+    "a parameter that nothing uses",
+    "an unrecorded layer",
+    "a detached layer",
+    "a view recorded by a block",
+    "a parameter recorded by a block",
+)
+
+
 def kinds(recipe: Recipe) -> set[str]:
     """What laws may ask for or keep away from by name."""
     marks = {
@@ -107,12 +117,53 @@ OF_MODULES: Final = sorted(n for n, law in LAWS.items() if Subject in law.quanti
 def test_no_law_fails_on_an_odd_module(name: str) -> None:
     law = LAWS[name]
     trial = Trial(law, "cpu", load())
-    found = [recipe for recipe in ODD.values() if spoken_of(law, recipe)]
+    found = [(kind, "float32") for kind, recipe in ODD.items() if spoken_of(law, recipe)]
     assert found, "add an odd module of which this law speaks"
-    for recipe in found:
-        for inputs in (), tuple(k for k, given in enumerate(recipe.inputs) if not given.high):
-            specimen = Specimen(recipe, "float32", 3, Setting(inputs=inputs))
-            try:
-                trial.judge(Case(name, specimen=specimen))
-            except Unsupported as reason:
-                pytest.fail(f"torch lacks what it needs: {reason}")
+    found += [(kind, "complex64") for kind in COMPLEX if spoken_of(law, ODD[kind])]
+    for kind, dtype in found:
+        try:
+            trial.judge(Case(name, specimen=Specimen(ODD[kind], dtype, 3)))
+        except Unsupported as reason:
+            pytest.fail(f"torch lacks what it needs: {reason}")
+
+
+#: They compare gradients, or look at those that are there, or say what keeps them away.
+OF_GRADIENTS: Final = (
+    "a_frozen_parameter_receives_no_gradient",
+    "a_fully_frozen_module_records_nothing",
+    "a_gradient_is_none_iff_none_was_received",
+    "a_reentrant_checkpoint_loses_gradients_where_no_input_requires_grad",
+    "a_step_in_inference_mode_keeps_parameters_trainable",
+    "a_step_moves_a_frozen_parameter_that_still_has_a_gradient",
+    "a_step_records_nothing",
+    "a_step_restores_the_grad_mode",
+    "a_zero_gradient_does_not_protect_from_weight_decay",
+    "autograd_grad_touches_no_grad_field",
+    "backward_changes_no_flag",
+    "backward_runs_under_no_grad",
+    "disabling_grad_records_nothing",
+    "freezing_after_forward_stops_the_gradient",
+    "freezing_and_unfreezing_is_a_round_trip",
+    "freezing_changes_no_other_gradient",
+    "freezing_keeps_a_gradient_that_is_there",
+    "gradients_accumulate",
+    "gradients_are_slopes",
+    "gradients_do_not_require_grad_themselves",
+    "inference_mode_records_nothing",
+    "nothing_is_saved_of_what_is_frozen",
+    "nothing_is_saved_where_nothing_is_recorded",
+    "saving_is_not_recorded_itself",
+    "the_flag_is_read_at_forward_time",
+    "the_graph_ends_in_the_leaves_that_receive_a_gradient",
+    "unfreezing_after_forward_gives_no_gradient",
+    "zero_grad_clears_every_gradient",
+)
+
+
+@pytest.mark.parametrize("name", OF_GRADIENTS)
+def test_a_law_of_gradients_judges_nothing_where_there_is_none(name: str) -> None:
+    """Nothing is recorded of a truth value: there is no gradient to be compared."""
+    trial = Trial(LAWS[name], "cpu", load())
+    trial.judge(Case(name, specimen=Specimen(ODD["a truth value of a layer"])))
+    assert (trial.tally.cells, trial.tally.subjects) == (0, 0)
+    assert trial.tally.out_of_scope

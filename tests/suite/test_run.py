@@ -234,7 +234,7 @@ def test_what_replay_says_script_shows(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120
     )
-    assert "AssertionError: expected True, observed False" in done.stderr
+    assert "AssertionError: expected (False, False), observed (True, False)" in done.stderr
 
 
 def test_a_law_that_takes_too_long_is_timed_out(tmp_path: Path) -> None:

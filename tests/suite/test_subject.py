@@ -164,6 +164,21 @@ def followed(script: Script) -> dict[str, Any]:
     return scope
 
 
+def test_each_item_of_a_list_is_seen_by_itself() -> None:
+    """By an expression that its script evaluates; of an empty list nothing is seen."""
+    subject = Subject(RICH)
+    run = subject.run(Setting(), after="found, none = [p.is_leaf for p in model.parameters()], []")
+    seen = run.items("found", "none", "[p.is_leaf for p in model.parameters()]")
+    count = len(list(run.model.parameters()))
+    assert len(seen) == 2 * count > 0
+    every(seen, True)
+    term = seen.term(f"([p.is_leaf for p in model.parameters()])[{count - 1}]")
+    assert term.script is not None
+    scope: dict[str, Any] = {}
+    exec("\n".join((term.script.source, *term.script.statements)), scope)
+    assert eval(term.expression, scope) is True
+
+
 # --- a run leaves the module as it was -----------------------------------------------------
 
 
