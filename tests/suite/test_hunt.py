@@ -20,7 +20,7 @@ import pytest
 from oracles.case import from_json
 from oracles.codec import encode
 from tests.harness.hunt import command, records
-from tests.harness.hunt.places import HERE
+from tests.harness.hunt.places import HERE, Gone
 from tests.harness.hunt.records import Alarm, Died, Hunt, Kind, Record, Run, Started, Wrong, line
 from tests.harness.hunt.summary import groups
 
@@ -237,9 +237,11 @@ class Fake:
     def __init__(self, **outcomes: Outcome) -> None:
         self.outcomes = outcomes
         self.kinds: dict[str, dict[str, Any]] = dict.fromkeys(outcomes, encode(KIND))
-        self.stopped = False
+        self.stopped = self.gone = False
 
     def workers(self) -> Mapping[str, int]:
+        if self.gone:
+            raise Gone("it is gone")
         return dict.fromkeys(self.outcomes, 1)
 
     def kind(self, worker: str, *what: Any) -> dict[str, Any]:
@@ -331,6 +333,21 @@ def test_without_a_fit_worker_there_is_no_hunt(tmp_path: Path) -> None:
     places.kinds["one"] = {"missing": "it does not find the suite"}
     with pytest.raises(Wrong, match="no worker can make these runs"):
         hunting(tmp_path).hunt(places)
+
+
+def test_a_scheduler_that_is_gone_ends_a_hunt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = Fake(one=made)
+
+    def leaves(job: dict[str, Any]) -> Future[dict[str, Any]]:
+        places.gone = True
+        return made(job)
+
+    places.outcomes["one"] = leaves
+    assert hunting(tmp_path).hunt(places) == 2
+    assert "it is gone: what was going on is redone" in capsys.readouterr().out
+    assert places.stopped
 
 
 def test_code_that_changes_while_a_hunt_goes_on_ends_it(tmp_path: Path) -> None:

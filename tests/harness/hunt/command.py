@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 from oracles.codec import decode
 from tests.harness import picking, profiles, seeds
 
-from .places import Begun, Places, Processes, Workers
+from .places import Begun, Gone, Places, Processes, Workers
 from .records import Died, Hunt, Kind, Run, Started, Store, Wrong, read
 from .summary import as_markdown, as_text, evidence
 
@@ -52,6 +52,9 @@ def main(argv: Sequence[str]) -> int:
         return hunting.hunt(places)
     except Wrong as wrong:
         print(f"torchlaws: {wrong}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a disk that is full, a folder that may not be written to
+        print(f"torchlaws: {error}", file=sys.stderr)
         return 2
 
 
@@ -132,14 +135,20 @@ class Hunting:
 
     def hunt(self, places: Places) -> int:
         """Make runs until there are enough, the time is up, or the user has seen enough."""
+        cut_off = False
         try:
             self._loop(places)
         except KeyboardInterrupt:
             self._say("interrupted: what was going on is redone when the hunt goes on")
+        except Gone as gone:
+            self._say(f"{gone}: what was going on is redone when the hunt goes on")
+            cut_off = True
         finally:
             places.stop()
             self._clear()
         print(as_text(self.store, self.options.violations))
+        if cut_off:
+            return 2
         return 1 if self.store.lost or any(run.alarms for run in self.store.runs) else 0
 
     def _loop(self, places: Places) -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from . import drive
 from .records import Wrong, kind_here
 
 HERE: Final = "this machine"
+#: How Dask says that someone does not answer. Since Python 3.11 the one is the other.
+SILENT: Final = (OSError, asyncio.TimeoutError)
+#: The same, and what it says when it was closed while it was asked.
+CLOSED: Final = (*SILENT, RuntimeError, CancelledError)
+
+
+class Gone(Exception):  # the end of a hunt, not an error of ours
+    """The scheduler does not answer any more."""
 
 
 class Begun(Protocol):
@@ -92,11 +103,12 @@ class Workers:
             raise Wrong(
                 "--scheduler needs dask.distributed: python -m pip install distributed"
             ) from None
+        # Who comes and goes is for the hunt to say.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
             self.client = Client(address, timeout=10, set_as_default=False)
-        except (OSError, ValueError) as error:
-            line = str(error).splitlines()[0]
-            raise Wrong(f"--scheduler {address}: cannot be reached: {line}") from None
+        except (*SILENT, ValueError) as error:
+            raise Wrong(f"--scheduler {address}: cannot be reached: {_line(error)}") from None
         self.last: dict[str, tuple[int, int]] = {}
         self.ended = threading.Event()
         # Of its own: a worker that does not answer must not keep the hunt from going on.
@@ -104,17 +116,22 @@ class Workers:
 
     def workers(self) -> Mapping[str, int]:
         """The workers that the scheduler knows, and their threads."""
-        found: Mapping[str, int] = self.client.nthreads()
+        try:
+            found: Mapping[str, int] = self.client.nthreads()
+        except SILENT as error:
+            raise Gone(f"the scheduler does not answer: {_line(error)}") from None
         return found
 
     def kind(self, worker: str, *what: Any) -> dict[str, Any]:
         """What a worker says of itself; why it has nothing to say."""
-        answers = self.client.run(kind_here, *what, workers=[worker], on_error="return")
+        try:
+            answers = self.client.run(kind_here, *what, workers=[worker], on_error="return")
+        except SILENT as error:
+            return {"missing": f"it does not answer: {_line(error)}"}
         said = answers.get(worker)
         if isinstance(said, dict):
             return said
-        line = (str(said).splitlines() or [""])[0]
-        return {"missing": f"it does not find the suite: start it in a checkout ({line})"}
+        return {"missing": f"it does not find the suite: start it in a checkout ({_line(said)})"}
 
     def begin(self, job: dict[str, Any]) -> Begun:
         """Send a run to its worker."""
@@ -129,13 +146,24 @@ class Workers:
 
     def _look(self) -> None:
         while not self.ended.wait(self.PAUSE):
-            said = self.client.run(drive.progress, on_error="ignore")
-            self.last = {name: far for each in said.values() for name, far in each.items()}
+            with suppress(*CLOSED):  # the hunt itself sees who is gone
+                said = self.client.run(drive.progress, on_error="ignore")
+                self.last = {name: far for each in said.values() for name, far in each.items()}
 
     def stop(self) -> None:
         """End all runs; a worker that does not answer keeps its own."""
         self.ended.set()
-        asked = threading.Thread(target=self.client.run, args=(drive.stop,), daemon=True)
+        asked = threading.Thread(target=self._stop, daemon=True)
         asked.start()
         asked.join(timeout=5)
-        self.client.close(timeout=5)
+        with suppress(*SILENT):
+            self.client.close(timeout=5)
+
+    def _stop(self) -> None:
+        with suppress(*CLOSED):
+            self.client.run(drive.stop, on_error="ignore")
+
+
+def _line(said: object) -> str:
+    """The first line of what is said."""
+    return (str(said).splitlines() or [""])[0]
