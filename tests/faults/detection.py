@@ -40,7 +40,8 @@ def judge_with(fault: Fault, trial: Trial, case: Case) -> None:
     """Judge a case while the fault is planted; what the fault leaves behind is put back."""
     forget()  # a subject remembers what the torch of before showed
     try:
-        with fault.planted():
+        with warnings.catch_warnings(), fault.planted():
+            warnings.simplefilter("ignore")  # what torch warns of is no outcome
             trial.judge(case)
     except Unsupported:
         pass
@@ -116,5 +117,4 @@ if __name__ == "__main__":
     import conftest  # noqa: F401  # sets torch and the profiles up as for the main job
 
     settings.load_profile("ci")
-    warnings.simplefilter("ignore")  # what drawn modules make torch warn of: nothing is new here
     sys.exit(main())

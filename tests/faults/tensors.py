@@ -264,6 +264,23 @@ def _always(owner: Any, name: str, **told: Any) -> Undo:
     return put(owner, name, lambda *args, **options: kept(*args, **options | told))
 
 
+def _backward_told(**always: Any) -> Undo:
+    """torch.autograd.backward is called with these options, whatever it is called with."""
+    kept: Any = torch.autograd.backward
+
+    def backward(
+        tensors: Any,
+        grad_tensors: Any = None,
+        retain_graph: Any = None,
+        create_graph: bool = False,
+        **options: Any,
+    ) -> None:
+        told = {"retain_graph": retain_graph, "create_graph": create_graph}
+        kept(tensors, grad_tensors, **options | told | always)
+
+    return put(torch.autograd, "backward", backward)
+
+
 @fault("gradients_are_none_before_backward")
 def calling_a_module_makes_gradients() -> Undo:
     """A module that is called while grad is enabled gives its parameters gradients of zeros."""
@@ -312,14 +329,7 @@ def backward_freezes_leaves() -> Undo:
 @fault("gradients_do_not_require_grad_themselves")
 def backward_always_makes_a_graph() -> Undo:
     """backward builds a graph of the gradients that it stores, without create_graph as well."""
-    kept: Any = torch.autograd.backward
-
-    def backward(*args: Any, **options: Any) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that makes a cycle of references, torch warns
-            kept(*args, **options | {"create_graph": True})
-
-    return put(torch.autograd, "backward", backward)
+    return _backward_told(create_graph=True)
 
 
 @fault("backward_runs_under_no_grad")
@@ -337,12 +347,7 @@ def backward_rests_under_no_grad() -> Undo:
 @fault("a_second_backward_is_refused")
 def backward_frees_no_graph() -> Undo:
     """backward keeps the graph, without retain_graph as well."""
-    kept: Any = torch.autograd.backward
-
-    def backward(tensors: Any, gradients: Any = None, *_: Any, **options: Any) -> None:
-        kept(tensors, gradients, True, **options)
-
-    return put(torch.autograd, "backward", backward)
+    return _backward_told(retain_graph=True)
 
 
 @fault("create_graph_records_under_no_grad")

@@ -19,6 +19,7 @@ from oracles.relations import (
     agree,
     agree_closely,
     agree_with,
+    allows,
     comparisons,
     describe,
     equal,
@@ -357,6 +358,15 @@ def test_an_interrupt_is_no_refusal() -> None:
         refuses(_raising(KeyboardInterrupt()), Exception)
 
 
+def test_what_is_allowed_raises_nothing() -> None:
+    allows(lambda: None, "a()")
+    wrong = violated(allows, _raising(RuntimeError("saved\nmore")), "a()")
+    assert wrong.observed.value == "RuntimeError: saved"
+    assert "a()" in wrong.observed.expression
+    with pytest.raises(KeyboardInterrupt):
+        allows(_raising(KeyboardInterrupt()), "a()")
+
+
 # --- sizes of differences ------------------------------------------------------------------
 
 
@@ -407,6 +417,7 @@ COMPARING: dict[str, tuple[Callable[[], None], int]] = {
     "holds": (lambda: holds(True, "a"), 1),
     "equal": (lambda: equal(1, 1, "a"), 1),
     "refuses": (lambda: refuses(_raising(ValueError()), ValueError), 1),
+    "allows": (lambda: allows(lambda: None, "a()"), 1),
 }
 
 
