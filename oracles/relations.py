@@ -352,6 +352,16 @@ def refuses(action: Callable[[], object], error: type[Exception], *words: str) -
         _violate(Term("what was raised", "nothing"), Term("what is to be raised", wanted))
 
 
+def allows(action: Callable[[], object], what: str) -> None:
+    """The action raises nothing: ``what`` says what it does."""
+    _Ledger.comparisons += 1
+    try:
+        action()
+    except Exception as raised:
+        text = f"{type(raised).__name__}: {raised}".partition("\n")[0]
+        _violate(Term(f"what {what} raised", text), Term("what is to be raised", "nothing"))
+
+
 def ulps_between(observed: Tensor, expected: Tensor) -> float | None:
     """The largest difference, in units in the last place of the largest value, or of 1.
 

@@ -266,6 +266,7 @@ class _Plain(ast.NodeTransformer):
                 "holds": self._holds,
                 "equal": self._equal,
                 "refuses": self._refuses,
+                "allows": self._allows,
             }
             if call.func.id in write:
                 arguments = [ast.unparse(self.visit(a)) for a in call.args]
@@ -284,15 +285,29 @@ class _Plain(ast.NodeTransformer):
     def _equal(observed: str, expected: str, what: str) -> str:
         return (
             f"observed, expected = {observed}, {expected}\n"
-            "assert torch.equal(observed, expected), f'expected {expected}, observed {observed}'\n"
+            "assert observed is not None and torch.equal(observed, expected), "
+            "f'expected {expected}, observed {observed}'\n"
         )
 
     @staticmethod
     def _refuses(action: str, error: str, *words: str) -> str:
-        call = action.partition(": ")[2] if action.startswith("lambda") else f"{action}()"
         return (
-            f"observed = 'nothing was raised'\ntry:\n    {call}\n"
+            f"observed = 'nothing was raised'\ntry:\n    {_call(action)}\n"
             f"except {error} as raised:\n    observed = '{error}: ' + str(raised)\n"
             f"assert all(word in observed for word in ['{error}', {', '.join(words)}]), "
             f"f'expected {error}, observed {{observed}}'\n"
         )
+
+    @staticmethod
+    def _allows(action: str, what: str) -> str:
+        return (
+            f"observed = None\ntry:\n    {_call(action)}\n"
+            "except Exception as raised:\n"
+            "    observed = type(raised).__name__ + ': ' + str(raised)\n"
+            f"assert observed is None, 'expected no error of ' + {what} + ', got ' + observed\n"
+        )
+
+
+def _call(action: str) -> str:
+    """The statement that does what an action does: the body of a lambda, or a call."""
+    return action.partition(": ")[2] if action.startswith("lambda") else f"{action}()"

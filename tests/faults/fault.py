@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from unittest import mock
+
+from torch import Tensor
 
 Undo = Callable[[], None]
 Plant = Callable[[], Undo]
@@ -66,7 +68,12 @@ def put(owner: Any, name: str, new: Any) -> Undo:
     return patch.stop
 
 
-def afterwards(owner: Any, name: str, then: Callable[..., None]) -> Undo:
+def always(*_: Any, **__: Any) -> bool:
+    """Whatever the arguments are."""
+    return True
+
+
+def afterwards(owner: Any, name: str, then: Callable[..., object]) -> Undo:
     """The function does what it does, and then something else with the same arguments."""
     kept = getattr(owner, name)
 
@@ -76,6 +83,49 @@ def afterwards(owner: Any, name: str, then: Callable[..., None]) -> Undo:
         return found
 
     return put(owner, name, changed)
+
+
+def changed(
+    owner: Any, name: str, change: Callable[..., Any], when: Callable[..., bool] = always
+) -> Undo:
+    """What the function returns is changed, where that is so of its arguments.
+
+    change is called with what was returned and the arguments.
+    """
+    kept = getattr(owner, name)
+
+    def call(*args: Any, **options: Any) -> Any:
+        apt = when(*args, **options)
+        found = kept(*args, **options)
+        return change(found, *args, **options) if apt else found
+
+    return put(owner, name, call)
+
+
+def within(
+    owner: Any,
+    name: str,
+    context: Callable[[], AbstractContextManager[Any]],
+    when: Callable[..., bool] = always,
+) -> Undo:
+    """The function runs in another mode, where that is so of its arguments."""
+    kept = getattr(owner, name)
+
+    def call(*args: Any, **options: Any) -> Any:
+        if not when(*args, **options):
+            return kept(*args, **options)
+        with context():
+            return kept(*args, **options)
+
+    return put(owner, name, call)
+
+
+def read(name: str, get: Callable[[Any, Any], Any]) -> Undo:
+    """Reading an attribute of a tensor gives what is made of its value and the tensor."""
+    kept = getattr(Tensor, name)
+    return put(
+        Tensor, name, property(lambda t: get(kept.__get__(t), t), kept.__set__, kept.__delete__)
+    )
 
 
 def together(*undos: Undo) -> Undo:

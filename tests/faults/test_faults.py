@@ -25,18 +25,21 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
+from torch._functorch import apis, eager_transforms
 from torch.nn.utils import fusion, prune
 from torch.optim import swa_utils
+from torch.utils import _contextlib
 
 from oracles.case import Case, to_json
 from oracles.deviations import Register, load
-from oracles.law import LAWS, Law, Unsupported, Violation
+from oracles.law import LAWS, Law, Violation
 from oracles.play import Played
 from oracles.script import script
 from oracles.trial import Trial, examples, forget, smallest
 from strategies import cases, drawn_for
 from tests.faults import histories
-from tests.faults.faults import FAULTS, Fault
+from tests.faults.detection import judge_with
+from tests.faults.faults import FAULTS, UNPLANTABLE, Fault
 from tests.faults.plant import VARIABLE, plant
 
 ROOT: Final = Path(__file__).parents[2]
@@ -169,19 +172,6 @@ def noticed_over_time(fault: Fault, law: Law) -> tuple[Case, Violation]:
     pytest.fail(f"{fault.name} was not noticed")
 
 
-def judge_with(fault: Fault, trial: Trial, case: Case) -> None:
-    """Judge a case while the fault is planted; what the fault leaves behind is put back."""
-    forget()  # a subject remembers what the torch of before showed
-    try:
-        with fault.planted():
-            trial.judge(case)
-    except Unsupported:
-        pass
-    finally:
-        forget()
-        torch._C._set_grad_enabled(True)
-
-
 # --- scripts ------------------------------------------------------------------------------------
 
 
@@ -268,6 +258,21 @@ def test_a_fault_is_well_formed(name: str) -> None:
     assert [law for law in fault.laws if law not in LAWS] == []
 
 
+def test_every_law_has_a_planted_fault() -> None:
+    without = sorted(LAWS.keys() - UNPLANTABLE.keys() - broken_first())
+    assert without == [], f"{len(without)} laws have no fault: {', '.join(without)}"
+
+
+def test_no_law_with_a_fault_is_called_unplantable() -> None:
+    assert sorted(UNPLANTABLE.keys() & broken_first()) == []
+    assert sorted(UNPLANTABLE.keys() - LAWS.keys()) == []
+
+
+def broken_first() -> set[str]:
+    """Laws that a fault names before all others: it is noticed by them."""
+    return {fault.laws[0] for fault in FAULTS.values()}
+
+
 def test_every_fault_is_taken_back() -> None:
     before = patched()
     for fault in FAULTS.values():
@@ -282,11 +287,14 @@ def patched() -> dict[str, Any]:
         *(nn.Module, nn.Parameter, nn.Linear, nn.Dropout, nn.RReLU, nn.Embedding),
         *(nn.LSTM, nn.GRU, nn.RNN, nn.modules.batchnorm._BatchNorm, nn.init, nn.functional),
         *(nn.utils.parametrizations._SpectralNorm, torch.Tensor, torch.autograd),
-        *(torch.autograd.graph.saved_tensors_hooks, torch.utils.checkpoint, torch.func, torch),
+        *(torch.utils.checkpoint, torch.func, torch),
         *(OptimizedModule, swa_utils, swa_utils.AveragedModel, fusion, torch.jit, nn.utils),
         *(prune, nn.LazyLinear),
         *(torch.no_grad, torch.enable_grad, torch.set_grad_enabled, torch.inference_mode),
-        *(torch.utils._contextlib, torch.utils.checkpoint, torch.optim.SGD, torch.optim.Optimizer),
+        *(torch._C, torch.autograd.Function, torch.autograd.forward_ad),
+        *(apis, eager_transforms, _contextlib._DecoratorContextManager),
+        *(_contextlib._NoParamDecoratorContextManager, torch.autograd.graph.saved_tensors_hooks),
+        *(_contextlib, torch.utils.checkpoint, torch.optim.SGD, torch.optim.Optimizer),
         *(nn.SyncBatchNorm, nn.Sequential, nn.TransformerEncoder, nn.LazyLinear, nn.EmbeddingBag),
         *(nn.FractionalMaxPool2d, nn.AlphaDropout),
         sys.modules["threading"].Thread,

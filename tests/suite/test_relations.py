@@ -19,6 +19,7 @@ from oracles.relations import (
     agree,
     agree_across_devices,
     agree_with,
+    allows,
     comparisons,
     counting_traits,
     describe,
@@ -391,6 +392,15 @@ def test_an_interrupt_is_no_refusal() -> None:
         refuses(_raising(KeyboardInterrupt()), Exception)
 
 
+def test_what_is_allowed_raises_nothing() -> None:
+    allows(lambda: None, "a()")
+    wrong = violated(allows, _raising(RuntimeError("saved\nmore")), "a()")
+    assert wrong.observed.value == "RuntimeError: saved"
+    assert "a()" in wrong.observed.expression
+    with pytest.raises(KeyboardInterrupt):
+        allows(_raising(KeyboardInterrupt()), "a()")
+
+
 # --- sizes of differences ------------------------------------------------------------------
 
 
@@ -459,6 +469,7 @@ COMPARING: dict[str, tuple[Callable[[], None], int]] = {
         0,
     ),
     "refuses": (lambda: refuses(_raising(ValueError()), ValueError), 1),
+    "allows": (lambda: allows(lambda: None, "a()"), 1),
 }
 
 
