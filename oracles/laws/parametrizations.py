@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from ..drawing import choices, mode
 from ..law import law
 from ..relations import equal, holds, refuses
 from ..sample import Nesting, Sample
@@ -86,12 +87,6 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in (torch.float32, torch.float64) else torch.float32
 
 
-def _mode() -> tuple[bool, bool]:
-    """Whether operations are recorded here, and whether this is inference mode."""
-    inference = torch.is_inference_mode_enabled()
-    return torch.is_grad_enabled() and not inference, inference
-
-
 def _facts(tensor: Any) -> tuple[bool, bool, bool, bool]:
     """Whether it is a parameter, requires grad, is a leaf, and is an inference tensor."""
     parameter = isinstance(tensor, nn.Parameter)
@@ -109,7 +104,7 @@ def a_parametrization_takes_over_what_requires_grad(sample: Sample, nest: Nestin
     parameter that was there, and stays a normal tensor. The parametrization has the mode of its
     layer.
     """
-    draw = random.Random(sample.seed)
+    draw = choices(sample.seed, sample.shape, sample.dtype, nest.contexts)
     dtype = _precise(getattr(torch, sample.dtype))
     layer = _layer(draw, sample.seed, sample.shape, dtype, sample.device)
     kind, told, trained = (
@@ -120,7 +115,7 @@ def a_parametrization_takes_over_what_requires_grad(sample: Sample, nest: Nestin
     weight, single = layer.weight, kind in _SINGLE
     layer.train(told)
     with nest.entered():
-        _, inference = _mode()
+        _, inference = mode()
         _parametrized(layer, kind)
     held = layer.parametrizations.weight
     originals = [p for n, p in held.named_parameters() if n.startswith("original")]
@@ -130,7 +125,11 @@ def a_parametrization_takes_over_what_requires_grad(sample: Sample, nest: Nestin
     made = [(True, trained, True, inference and fresh) for fresh in new]
     holds([_facts(p) for p in originals], f"the facts of the originals of {kind}", made)
     holds(len(originals) > 1, f"whether {kind} has several originals", not single)
-    holds(any(p is weight for p in layer.parameters()), "whether the weight is a parameter", single)
+    holds(
+        any(p is weight for p in layer.parameters()),
+        "whether the weight is a parameter",
+        single,
+    )
     holds([m.training for m in held.modules()], "the modes", [True, *[told] * len(held)])
 
 
@@ -141,7 +140,7 @@ def taking_off_a_parametrization_keeps_a_single_original(sample: Sample, nest: N
     Its value is the one that was computed, or that of the original if it is not to be left.
     """
     sample.needs_values()
-    draw = random.Random(sample.seed)
+    draw = choices(sample.seed, sample.shape, sample.dtype, nest.contexts)
     dtype = _precise(getattr(torch, sample.dtype))
     layer = _layer(draw, sample.seed, sample.shape, dtype, sample.device)
     kind, leave, weight = draw.choice(_SINGLE), draw.random() < 0.5, layer.weight
@@ -161,7 +160,7 @@ def taking_off_a_parametrization_keeps_a_single_original(sample: Sample, nest: N
 @law(source="nn.utils.parametrize.remove_parametrizations: 'depends on just one tensor'")
 def several_originals_cannot_be_left_as_they_were(sample: Sample, nest: Nesting) -> None:
     """leave_parametrized=False is refused in any grad mode, and the layer stays as it is."""
-    draw = random.Random(sample.seed)
+    draw = choices(sample.seed, sample.shape, sample.dtype, nest.contexts)
     dtype = _precise(getattr(torch, sample.dtype))
     layer = _layer(draw, sample.seed, sample.shape, dtype, sample.device)
     _parametrized(layer, draw.choice(_SEVERAL))
@@ -186,7 +185,7 @@ def taking_off_several_originals_leaves_a_parameter_where_it_is_recorded(
     optimizer and no requires_grad_ of the module reaches it. In inference mode it is an inference
     tensor.
     """
-    draw = random.Random(sample.seed)
+    draw = choices(sample.seed, sample.shape, sample.dtype, nest.contexts)
     dtype = _precise(getattr(torch, sample.dtype))
     layer = _layer(draw, sample.seed, sample.shape, dtype, sample.device)
     kind = draw.choice(_SEVERAL)
@@ -195,7 +194,7 @@ def taking_off_several_originals_leaves_a_parameter_where_it_is_recorded(
     for original in originals:
         original.requires_grad_(draw.random() < 0.5)
     with nest.entered():
-        recording, inference = _mode()
+        recording, inference = mode()
         parametrize.remove_parametrizations(layer, "weight")
     recorded = recording and any(p.requires_grad for p in originals)
     made = recorded, recorded, True, inference
@@ -232,7 +231,7 @@ def pruning_and_its_removal_keep_the_parameter(sample: Sample, nest: Nesting) ->
     the parameter holds data that were made there: it is an inference tensor then (undocumented).
     """
     sample.needs_values()
-    draw = random.Random(sample.seed)
+    draw = choices(sample.seed, sample.shape, sample.dtype, nest.contexts)
     dtype = _precise(getattr(torch, sample.dtype))
     layer = _layer(draw, sample.seed, sample.shape, dtype, sample.device)
     weight, facts = layer.weight, _facts(layer.weight)
@@ -243,7 +242,7 @@ def pruning_and_its_removal_keep_the_parameter(sample: Sample, nest: Nesting) ->
     holds(isinstance(layer.weight, nn.Parameter), "whether the weight is a parameter", False)
     value = (weight * layer.weight_mask).detach()
     with nest.entered():
-        _, inference = _mode()
+        _, inference = mode()
         prune.remove(layer, "weight")
     holds(layer.weight is weight, f"whether the removal of {how} leaves the parameter itself")
     holds(any(p is weight for p in layer.parameters()), "whether it is among the parameters")
@@ -260,7 +259,7 @@ def the_norms_that_are_hooks_forget_what_is_frozen(sample: Sample, nest: Nesting
     weight_orig of spectral_norm does as the weight did. Taken off, both leave a new parameter that
     requires grad.
     """
-    draw = random.Random(sample.seed)
+    draw = choices(sample.seed, sample.shape, sample.dtype, nest.contexts)
     dtype = _precise(getattr(torch, sample.dtype))
     layer = _layer(draw, sample.seed, sample.shape, dtype, sample.device)
     norm, trained = draw.choice(["weight_norm", "spectral_norm"]), layer.weight.requires_grad
@@ -270,7 +269,7 @@ def the_norms_that_are_hooks_forget_what_is_frozen(sample: Sample, nest: Nesting
         put = [p.requires_grad for n, p in layer.named_parameters() if n.startswith("weight")]
         layer.requires_grad_(False)
         with nest.entered():
-            _, inference = _mode()
+            _, inference = mode()
             getattr(nn.utils, f"remove_{norm}")(layer)
     wanted = [True, True] if norm == "weight_norm" else [trained]
     holds(put, f"which originals of {norm} require grad, the weight did {trained}", wanted)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.nn.modules import module as globally
 from torch.nn.utils import parametrize, prune
+from torch.optim import Optimizer
+from torch.utils import hooks
 
 from .fault import Undo, afterwards, fault, put
 
@@ -101,3 +108,289 @@ def norms_that_are_hooks_keep_what_is_frozen() -> Undo:
         return kept(module, name).requires_grad_(trained)
 
     return put(nn.utils, "remove_weight_norm", remove)
+
+
+# --- hooks --------------------------------------------------------------------------------------
+
+Call = Callable[..., Any]
+
+
+def _registering(owner: Any, name: str, changed: Callable[[Call], Call], **told: bool) -> Undo:
+    """What registers a hook registers another in its place, and is told other options."""
+    kept = getattr(owner, name)
+
+    def register(*given: Any, **options: Any) -> Any:
+        *owned, hook = given
+        return kept(*owned, changed(hook), **{**options, **told})
+
+    return put(owner, name, register)
+
+
+FORWARD = "hooks_of_forward_are_handed_what_it_takes_and_returns"
+RETURNED = "what_a_hook_of_forward_returns_takes_the_place_of_it"
+BACKWARD = "hooks_of_backward_are_handed_gradients_and_may_replace_them"
+LEAF = "a_hook_is_handed_the_gradient_and_a_post_accumulate_hook_the_leaf"
+
+
+@fault(FORWARD)
+def hooks_are_never_prepended() -> Undo:
+    """prepend=True of a forward hook is ignored."""
+    return _registering(nn.Module, "register_forward_hook", lambda hook: hook, prepend=False)
+
+
+@fault(FORWARD)
+def always_called_hooks_are_not() -> Undo:
+    """always_call=True of a forward hook is ignored."""
+    return _registering(nn.Module, "register_forward_hook", lambda hook: hook, always_call=False)
+
+
+@fault(FORWARD)
+def hooks_of_all_modules_run_with_grad_enabled() -> Undo:
+    """A forward hook of all modules runs with grad enabled."""
+    return _registering(
+        globally,
+        "register_module_forward_hook",
+        lambda hook: lambda *given: torch.enable_grad()(hook)(*given),
+    )
+
+
+@fault(FORWARD)
+def hooks_are_handed_copies() -> Undo:
+    """A forward hook is handed a copy of the output."""
+    return _registering(
+        nn.Module,
+        "register_forward_hook",
+        lambda hook: (
+            lambda *given: hook(*given[:-1], given[-1] if given[-1] is None else given[-1] + 0)
+        ),
+    )
+
+
+@fault(RETURNED)
+def what_pre_hooks_return_is_dropped() -> Undo:
+    """What a forward pre-hook returns is of no account."""
+
+    def dropping(hook: Call) -> Call:
+        def call(*given: Any) -> None:
+            hook(*given)
+
+        return call
+
+    return _registering(nn.Module, "register_forward_pre_hook", dropping)
+
+
+@fault(BACKWARD)
+def backward_hooks_are_handed_the_other_gradients() -> Undo:
+    """A full backward hook is handed the gradients of the outputs for those of the inputs."""
+    return _registering(
+        nn.Module,
+        "register_full_backward_hook",
+        lambda hook: (
+            lambda module, inner, outer: hook(
+                module, outer if len(outer) == len(inner) else inner, outer
+            )
+        ),
+    )
+
+
+@fault(BACKWARD)
+def backward_pre_hooks_run_with_grad_enabled() -> Undo:
+    """A full backward pre-hook runs with grad enabled."""
+    return _registering(
+        nn.Module,
+        "register_full_backward_pre_hook",
+        lambda hook: lambda *given: torch.enable_grad()(hook)(*given),
+    )
+
+
+@fault(BACKWARD)
+def backward_hooks_warn_of_nothing() -> Undo:
+    """That no input requires grad is no reason for a warning."""
+    return put(hooks, "warnings", SimpleNamespace(warn=lambda *given, **options: None))
+
+
+@fault("a_hook_of_backward_forbids_to_write_into_the_output")
+def backward_hooks_return_copies() -> Undo:
+    """A module with a backward hook returns a copy, not a view."""
+    kept = hooks.BackwardHook.setup_output_hook
+
+    def setup(self: Any, args: Any) -> Any:
+        return kept(self, args).clone()
+
+    return put(hooks.BackwardHook, "setup_output_hook", setup)
+
+
+@fault(LEAF)
+def post_accumulate_hooks_are_handed_the_gradient() -> Undo:
+    """A post-accumulate hook is handed the gradient, not the leaf."""
+    return _registering(
+        torch.Tensor,
+        "register_post_accumulate_grad_hook",
+        lambda hook: lambda leaf: hook(leaf.grad),
+    )
+
+
+@fault(LEAF)
+def what_tensor_hooks_return_is_halved() -> Undo:
+    """Half of the gradient that a hook of a tensor returns is handed on."""
+
+    def halving(hook: Call) -> Call:
+        def call(gradient: Any) -> Any:
+            found = hook(gradient)
+            return None if found is None else found / 2
+
+        return call
+
+    return _registering(torch.Tensor, "register_hook", halving)
+
+
+@fault("a_post_accumulate_hook_returns_nothing")
+def post_accumulate_hooks_may_return_something() -> Undo:
+    """What a post-accumulate hook returns is ignored."""
+
+    def dropping(hook: Call) -> Call:
+        def call(leaf: Any) -> None:
+            hook(leaf)
+
+        return call
+
+    return _registering(torch.Tensor, "register_post_accumulate_grad_hook", dropping)
+
+
+@fault("hooks_of_an_optimizer_run_in_the_mode_of_the_caller")
+def hooks_of_optimizers_run_in_no_grad() -> Undo:
+    """A step hook of an optimizer runs in no_grad."""
+    return _registering(
+        Optimizer,
+        "register_step_pre_hook",
+        lambda hook: lambda *given: torch.no_grad()(hook)(*given),
+    )
+
+
+@fault("a_hook_of_all_modules_is_not_handed_named_arguments_of_a_failure")
+def hooks_of_all_modules_are_handed_no_arguments_by_name() -> Undo:
+    """A hook of all modules with with_kwargs is handed an empty dictionary where it lacked one."""
+
+    def filling(hook: Call) -> Call:
+        def call(module: Any, args: Any, *rest: Any) -> Any:
+            return hook(module, args, *([{}] if len(rest) == 1 else []), *rest)
+
+        return call
+
+    kept = globally.register_module_forward_hook
+
+    def register(hook: Call, *, with_kwargs: bool = False, always_call: bool = False) -> Any:
+        changed = filling(hook) if with_kwargs else hook
+        return kept(changed, with_kwargs=with_kwargs, always_call=always_call)
+
+    return put(globally, "register_module_forward_hook", register)
+
+
+# --- modules that are no tree -------------------------------------------------------------------
+
+
+@fault("what_one_owner_is_told_holds_for_all_of_them")
+def train_hears_one_owner_alone() -> Undo:
+    """train() reaches a child from the owner that told it first, and from no other."""
+    owners: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+    def train(self: nn.Module, mode: bool = True) -> nn.Module:
+        self.training = mode
+        for child in self.children():
+            if owners.setdefault(child, id(self)) == id(self):
+                child.train(mode)
+        return self
+
+    return put(nn.Module, "train", train)
+
+
+@fault("what_one_owner_is_told_holds_for_all_of_them")
+def freezing_hears_one_owner_alone() -> Undo:
+    """requires_grad_() reaches a child from the owner that told it first, and from no other."""
+    owners: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+    def told(self: nn.Module, requires_grad: bool = True) -> nn.Module:
+        for parameter in self.parameters(recurse=False):
+            parameter.requires_grad_(requires_grad)
+        for child in self.children():
+            if owners.setdefault(child, id(self)) == id(self):
+                child.requires_grad_(requires_grad)
+        return self
+
+    return put(nn.Module, "requires_grad_", told)
+
+
+@fault(
+    "a_shared_layer_runs_in_its_mode_for_each_owner",
+    "what_one_owner_is_told_holds_for_all_of_them",
+)
+def a_second_owner_holds_a_copy() -> Undo:
+    """A module that has an owner is copied when another one takes it."""
+    kept = nn.Sequential.append
+    owned: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+    def append(self: Any, module: nn.Module) -> Any:
+        given = copy.deepcopy(module) if module in owned else module
+        owned[module] = True
+        return kept(self, given)
+
+    return put(nn.Sequential, "append", append)
+
+
+@fault("a_shared_module_is_listed_once_and_saved_under_each_name")
+def a_shared_module_is_saved_once() -> Undo:
+    """A state_dict has each tensor once."""
+    kept = nn.Module.state_dict
+
+    def state_dict(self: nn.Module, *args: Any, **options: Any) -> Any:
+        found = kept(self, *args, **{**options, "keep_vars": True})
+        known: set[int] = set()
+        for name in list(found):
+            if id(found[name]) in known:
+                del found[name]
+            else:
+                known.add(id(found[name]))
+        return found
+
+    return put(nn.Module, "state_dict", state_dict)
+
+
+@fault("a_copy_shares_what_is_shared_and_nothing_with_the_original")
+def copies_train() -> Undo:
+    """A copy of a module is in training mode."""
+
+    def then(self: nn.Module, state: Any) -> None:
+        self.training = True
+
+    return afterwards(nn.Module, "__setstate__", then)
+
+
+@fault("a_copy_shares_what_is_shared_and_nothing_with_the_original")
+def copies_share_normalisations_with_the_original() -> Undo:
+    """A deep copy has the very normalisation of the original."""
+    return put(nn.BatchNorm1d, "__deepcopy__", lambda self, memo: self)
+
+
+@fault("freezing_goes_round_a_ring_of_modules_once")
+def freezing_reaches_children_alone() -> Undo:
+    """requires_grad_() reaches the parameters of a module and of its children."""
+
+    def told(self: nn.Module, requires_grad: bool = True) -> nn.Module:
+        for module in (self, *self.children()):
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(requires_grad)
+        return self
+
+    return put(nn.Module, "requires_grad_", told)
+
+
+@fault("switching_the_mode_of_a_ring_never_ends")
+def train_goes_round_once() -> Undo:
+    """train() reaches each module once, in a ring as well."""
+
+    def train(self: nn.Module, mode: bool = True) -> nn.Module:
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    return put(nn.Module, "train", train)
