@@ -356,7 +356,7 @@ def a_shared_module_is_saved_once() -> Undo:
 
 
 @fault("a_copy_shares_what_is_shared_and_nothing_with_the_original")
-def copies_train() -> Undo:
+def copies_are_told_to_train() -> Undo:
     """A copy of a module is in training mode."""
 
     def then(self: nn.Module, state: Any) -> None:
