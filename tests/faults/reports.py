@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.nn.modules import module as globally
 from torch.nn.utils import parametrize, prune
 from torch.optim import Optimizer
@@ -394,3 +396,96 @@ def train_goes_round_once() -> Undo:
         return self
 
     return put(nn.Module, "train", train)
+
+
+# --- lazy layers, conversion while a graph lives, state that is made anew -----------------------
+
+KEPT = "a_lazy_layer_keeps_what_it_was_told_before_its_first_forward"
+
+
+@fault(KEPT)
+def the_first_forward_unfreezes() -> Undo:
+    """The first forward of a lazy layer makes all of its parameters require grad."""
+
+    def then(self: Any, module: Any, *rest: Any) -> None:
+        module.requires_grad_(True)
+
+    return afterwards(LazyModuleMixin, "_infer_parameters", then)
+
+
+@fault(KEPT)
+def the_first_forward_trains() -> Undo:
+    """The first forward of a lazy layer switches it to training."""
+    return afterwards(
+        LazyModuleMixin, "_infer_parameters", lambda self, module, *rest: module.train()
+    )
+
+
+@fault("a_lazy_layer_that_was_loaded_is_not_made_anew")
+def the_first_forward_forgets_what_was_loaded() -> Undo:
+    """The first forward of a lazy layer draws its parameters, though they were loaded."""
+    return afterwards(
+        LazyModuleMixin,
+        "_infer_parameters",
+        lambda self, module, *rest: module.reset_parameters(),
+    )
+
+
+@fault("freezing_a_model_with_a_lazy_layer_stops_half_way")
+def freezing_looks_at_all_parameters_first() -> Undo:
+    """requires_grad_() changes nothing where it is refused."""
+    kept = nn.Module.requires_grad_
+
+    def told(self: nn.Module, requires_grad: bool = True) -> nn.Module:
+        for parameter in self.parameters():
+            if is_lazy(parameter):
+                raise ValueError("there is an uninitialized parameter")
+        return kept(self, requires_grad)
+
+    return put(nn.Module, "requires_grad_", told)
+
+
+@fault("a_lazy_layer_with_buffers_is_not_deep_copied")
+def uninitialized_buffers_are_copied() -> Undo:
+    """A buffer that is not there yet can be deep-copied."""
+
+    def copied(self: Any, memo: Any) -> Any:
+        return type(self)(device=self.data.device, dtype=self.data.dtype)
+
+    return put(UninitializedBuffer, "__deepcopy__", copied)
+
+
+@fault("converting_by_swapping_waits_for_the_graph")
+def swapping_asks_for_no_graph() -> Undo:
+    """Parameters are swapped whatever graph has saved them."""
+
+    def swap(parameter: Any, other: Any) -> None:
+        parameter.data = other.data
+
+    return put(torch.utils, "swap_tensors", swap)
+
+
+@fault("a_graph_gives_gradients_of_the_type_in_which_it_was_made")
+def gradients_have_the_type_of_their_parameter() -> Undo:
+    """What a converted parameter gets is converted to its type."""
+
+    def then(self: nn.Module, *rest: Any) -> None:
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(
+                    lambda leaf: setattr(leaf, "grad", leaf.grad.to(leaf.dtype))
+                )
+
+    return afterwards(nn.Module, "to", then)
+
+
+@fault("state_that_forward_makes_is_what_its_mode_makes")
+def buffers_are_detached() -> Undo:
+    """What is put in the place of a buffer is detached."""
+    kept = nn.Module.__setattr__
+
+    def assign(self: nn.Module, name: str, value: Any) -> None:
+        held = self.__dict__.get("_buffers", {})
+        kept(self, name, value.detach() if name in held and value is not None else value)
+
+    return put(nn.Module, "__setattr__", assign)
