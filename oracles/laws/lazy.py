@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..drawing import choices, mode, turns
+from ..drawing import mode, turns
 from ..law import law
 from ..relations import equal, holds, refuses
 from ..sample import Nesting, Sample
@@ -222,7 +222,7 @@ def converting_by_swapping_waits_for_the_graph(sample: Sample, nest: Nesting) ->
         x = torch.ones(1, 1 + sample.shape[0], device=sample.device, requires_grad=needed)
         end = draw.choice(["kept", "dropped", "backward"])
         with nest.entered():
-            recording, inference = mode()
+            recording, _ = mode()
             out = layer(x)
         recorded = recording and (needed or any(flags))
         if end == "backward" and recorded:

@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.nn.modules import module as globally
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, is_lazy
-from torch.nn.modules import module as globally
 from torch.nn.utils import parametrize, prune
 from torch.optim import Optimizer
 from torch.utils import hooks
