@@ -75,8 +75,9 @@ def what_one_owner_is_told_holds_for_all_of_them(sample: Sample) -> None:
         modules = _layers(draw)
         edges = _graph(draw, modules, ring=False)
         wanted = _flags(modules)
-        for _ in range(4):
-            owner, told = draw.randrange(len(modules)), draw.random() < 0.5
+        owners = [n for n, children in edges.items() if children] * 2
+        for _ in range(8):
+            owner, told = draw.choice([*owners, *edges]), draw.random() < 0.5
             if draw.random() < 0.5:
                 modules[owner].train(told)
                 for n in _reached(edges, owner):

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
 from torch.nn.modules import module as globally
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, is_lazy
@@ -489,3 +491,56 @@ def buffers_are_detached() -> Undo:
         kept(self, name, value.detach() if name in held and value is not None else value)
 
     return put(nn.Module, "__setattr__", assign)
+
+
+# --- custom functions ---------------------------------------------------------------------------
+
+
+@fault("a_function_that_writes_is_an_operation_in_place")
+def functions_mark_nothing_dirty() -> Undo:
+    """mark_dirty does nothing."""
+    return put(FunctionCtx, "mark_dirty", lambda self, *args: None)
+
+
+@fault("a_function_that_writes_hands_on_its_input_where_it_is_recorded")
+def functions_that_write_always_hand_on_their_input() -> Undo:
+    """What a function returns is its first input itself where it has the same memory."""
+    kept = Function.__dict__["apply"].__func__
+
+    def apply(cls: Any, *args: Any, **options: Any) -> Any:
+        found = kept(cls, *args, **options)
+        given = args[0]
+        alike = isinstance(found, torch.Tensor) and isinstance(given, torch.Tensor)
+        if alike and not found.requires_grad and found.data_ptr() == given.data_ptr():
+            return given
+        return found
+
+    return put(Function, "apply", classmethod(apply))
+
+
+@fault("a_function_that_hands_on_its_input_returns_a_view")
+def functions_return_copies_of_their_input() -> Undo:
+    """What a function returns of its first input is a copy of it."""
+    kept = Function.__dict__["apply"].__func__
+
+    def apply(cls: Any, *args: Any, **options: Any) -> Any:
+        found = kept(cls, *args, **options)
+        given = args[0]
+        alike = isinstance(found, torch.Tensor) and isinstance(given, torch.Tensor)
+        if alike and found is not given and found.data_ptr() == given.data_ptr():
+            return found.clone()
+        return found
+
+    return put(Function, "apply", classmethod(apply))
+
+
+@fault("a_function_is_told_what_is_needed_of_it")
+def functions_mark_nothing_as_not_differentiable() -> Undo:
+    """mark_non_differentiable does nothing."""
+    return put(FunctionCtx, "mark_non_differentiable", lambda self, *args: None)
+
+
+@fault("a_function_is_told_what_is_needed_of_it")
+def functions_are_always_handed_zeros() -> Undo:
+    """set_materialize_grads does nothing."""
+    return put(FunctionCtx, "set_materialize_grads", lambda self, value: None)
