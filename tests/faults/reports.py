@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.nn.utils import parametrize, prune
 from torch.optim import Optimizer
 from torch.utils import hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from .fault import Undo, afterwards, fault, put
 
@@ -544,3 +545,69 @@ def functions_mark_nothing_as_not_differentiable() -> Undo:
 def functions_are_always_handed_zeros() -> Undo:
     """set_materialize_grads does nothing."""
     return put(FunctionCtx, "set_materialize_grads", lambda self, value: None)
+
+
+# --- modes that watch, tensors of another class, TorchScript ------------------------------------
+
+
+@fault("a_dispatch_mode_is_shown_whole_operations_in_inference_mode")
+def inference_mode_takes_operations_apart() -> Undo:
+    """A softmax is called by its parts."""
+
+    def softmax(x: Any, dim: int, *rest: Any, **options: Any) -> Any:
+        return torch._softmax(x, dim, False)
+
+    return put(nn.functional, "softmax", softmax)
+
+
+@fault("a_function_mode_is_shown_the_same_calls_in_every_mode")
+def functions_are_called_apart_where_grad_is_disabled() -> Undo:
+    """Where grad is disabled, a layer normalisation copies what it is given."""
+    kept = nn.functional.layer_norm
+
+    def normalised(x: Any, *rest: Any) -> Any:
+        return kept(x if torch.is_grad_enabled() else x.clone(), *rest)
+
+    return put(nn.functional, "layer_norm", normalised)
+
+
+@fault("flops_are_counted_in_every_mode")
+def flops_are_not_counted_in_inference_mode() -> Undo:
+    """The counter counts nothing in inference mode."""
+    kept = FlopCounterMode._count_flops
+
+    def count(self: Any, func: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        return out if torch.is_inference_mode_enabled() else kept(self, func, out, args, kwargs)
+
+    return put(FlopCounterMode, "_count_flops", count)
+
+
+@fault("a_tensor_of_another_class_is_recorded_as_any_other")
+def tensors_of_another_class_are_detached() -> Undo:
+    """What a function returns for a tensor of another class is detached where grad is enabled."""
+    kept = torch.Tensor.__torch_function__.__func__  # type: ignore[attr-defined]
+
+    def called(cls: Any, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = kept(cls, function, types, args, kwargs)
+        name = getattr(function, "__name__", "")
+        return found.detach() if name in ("linear", "layer_norm") else found
+
+    return put(torch.Tensor, "__torch_function__", classmethod(called))
+
+
+@fault("a_layer_that_is_scripted_records_as_the_layer_does")
+def tracing_copies() -> Undo:
+    """What is traced has parameters of its own."""
+    kept = torch.jit.trace
+
+    def trace(module: Any, *args: Any, **options: Any) -> Any:
+        return kept(copy.deepcopy(module), *args, **options)
+
+    return put(torch.jit, "trace", trace)
+
+
+@fault("a_scripted_module_refuses_to_be_frozen_itself")
+def scripted_modules_are_frozen() -> Undo:
+    """requires_grad_() of a scripted module does what it does for others."""
+    scripted = torch.jit._script.RecursiveScriptModule
+    return put(scripted, "requires_grad_", nn.Module.requires_grad_)
