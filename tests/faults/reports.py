@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
+from functools import wraps
+from multiprocessing.pool import Pool
+from multiprocessing.queues import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,12 +16,14 @@ import torch
 from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
+from torch.multiprocessing import reductions
 from torch.nn.modules import module as globally
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.nn.utils import parametrize, prune
 from torch.optim import Optimizer
 from torch.utils import hooks
+from torch.utils.data import _utils as loading
 from torch.utils.flop_counter import FlopCounterMode
 
 from .fault import Undo, afterwards, fault, put
@@ -565,8 +571,8 @@ def functions_are_called_apart_where_grad_is_disabled() -> Undo:
     """Where grad is disabled, a layer normalisation copies what it is given."""
     kept = nn.functional.layer_norm
 
-    def normalised(x: Any, *rest: Any) -> Any:
-        return kept(x if torch.is_grad_enabled() else x.clone(), *rest)
+    def normalised(x: Any, *rest: Any, **options: Any) -> Any:
+        return kept(x if torch.is_grad_enabled() else x.clone(), *rest, **options)
 
     return put(nn.functional, "layer_norm", normalised)
 
@@ -611,3 +617,84 @@ def scripted_modules_are_frozen() -> Undo:
     """requires_grad_() of a scripted module does what it does for others."""
     scripted = torch.jit._script.RecursiveScriptModule
     return put(scripted, "requires_grad_", nn.Module.requires_grad_)
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+@fault(
+    "a_forked_process_begins_in_the_mode_of_its_parent",
+    "samples_are_made_in_the_mode_in_which_their_process_began",
+)
+def forks_begin_with_grad_enabled() -> Undo:
+    """A process that is forked begins with grad enabled."""
+    kept = os.fork
+
+    def fork() -> int:
+        child = kept()
+        if child == 0:
+            torch._C._set_grad_enabled(True)
+        return child
+
+    return put(os, "fork", fork)
+
+
+@fault("a_forked_process_begins_in_the_mode_of_its_parent")
+def modules_share_no_memory() -> Undo:
+    """Module.share_memory does nothing."""
+    return put(nn.Module, "share_memory", lambda self: self)
+
+
+@fault("a_spawned_process_has_a_mode_of_its_own")
+def what_another_process_is_told_holds_here() -> Undo:
+    """What switches the grad mode of another process switches it here as well."""
+    kept = Pool.apply
+
+    def apply(self: Any, function: Any, args: Any = ()) -> Any:
+        if function is torch._C._set_grad_enabled:
+            function(*args)
+        return kept(self, function, args)
+
+    return put(Pool, "apply", apply)
+
+
+@fault("samples_are_made_in_the_mode_in_which_their_process_began")
+def workers_begin_with_grad_enabled() -> Undo:
+    """A worker of a loader makes its samples with grad enabled."""
+    kept = loading.worker._worker_loop
+
+    def loop(*given: Any) -> None:
+        with torch.inference_mode(False), torch.enable_grad():
+            kept(*given)
+
+    return put(loading.worker, "_worker_loop", loop)
+
+
+@fault("a_worker_makes_no_batch_that_is_recorded")
+def batches_are_not_recorded() -> Undo:
+    """A batch is made with grad disabled."""
+    kept = loading.collate.default_collate
+    return put(loading.collate, "default_collate", lambda batch: torch.no_grad()(kept)(batch))
+
+
+@fault("what_is_sent_shares_its_memory_and_keeps_its_flag")
+def what_is_received_is_frozen() -> Undo:
+    """What arrives in another process does not require grad."""
+    kept = reductions.rebuild_tensor
+
+    @wraps(kept)
+    def rebuild(*given: Any) -> Any:
+        return kept(*given).requires_grad_(False)
+
+    return put(reductions, "rebuild_tensor", rebuild)
+
+
+@fault("what_was_recorded_is_not_sent")
+def what_is_sent_is_detached() -> Undo:
+    """A tensor that is sent to another process is detached before."""
+    kept = SimpleQueue.put
+
+    def sent(self: Any, thing: Any) -> None:
+        kept(self, thing.detach() if isinstance(thing, torch.Tensor) else thing)
+
+    return put(SimpleQueue, "put", sent)
