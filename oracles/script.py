@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from . import relations
+from . import drawing, relations
 from .case import Case
 from .history import written
 from .law import LAWS, RAISED, Law, Script, Term, Violation
@@ -148,11 +148,13 @@ def _law_itself(law: Law, case: Case) -> str:
     assert module is not None
     helpers = _helpers(module, body)
     made = _tensor(case.sample) if case.sample is not None else ""
-    text = "\n\n".join([made, *helpers, body]) + "\n"
+    shared = _helpers(drawing, "\n".join([*helpers, body]))
+    text = "\n\n".join([made, *shared, *helpers, body]) + "\n"
     if case.sample is not None and re.search(r"\bsample\b", text):
         text = text.replace(made, f"{made}\n\n\n{_sample(case)}", 1)
     lines = ["from __future__ import annotations\n", *_imports(text), "import torch"]
-    return "\n".join([*lines, *_borrowed(module, text)]) + "\n" + text
+    borrowed = dict.fromkeys([*_borrowed(drawing, text), *_borrowed(module, text)])
+    return "\n".join([*lines, *borrowed]) + "\n" + text
 
 
 def _listed(made: Any) -> list[ast.stmt]:

@@ -9,6 +9,7 @@ from . import (  # noqa: F401  # importing them plants nothing
     histories,
     layers,
     modules,
+    reports,
     tensors,
     utilities,
 )
