@@ -30,12 +30,13 @@ from torch.optim import swa_utils
 
 from oracles.case import Case, to_json
 from oracles.deviations import Register, load
-from oracles.law import LAWS, Law, Unsupported, Violation
+from oracles.law import LAWS, Law, Violation
 from oracles.play import Played
 from oracles.script import script
 from oracles.trial import Trial, examples, forget, smallest
 from strategies import cases, drawn_for
 from tests.faults import histories
+from tests.faults.detection import judge_with
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.plant import VARIABLE, plant
 
@@ -167,19 +168,6 @@ def noticed_over_time(fault: Fault, law: Law) -> tuple[Case, Violation]:
                 assert trial.violation is not None
                 return trial.violation
     pytest.fail(f"{fault.name} was not noticed")
-
-
-def judge_with(fault: Fault, trial: Trial, case: Case) -> None:
-    """Judge a case while the fault is planted; what the fault leaves behind is put back."""
-    forget()  # a subject remembers what the torch of before showed
-    try:
-        with fault.planted():
-            trial.judge(case)
-    except Unsupported:
-        pass
-    finally:
-        forget()
-        torch._C._set_grad_enabled(True)
 
 
 # --- scripts ------------------------------------------------------------------------------------
