@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from . import histories, layers, modules, utilities  # noqa: F401  # importing them plants nothing
+from . import (  # importing them plants nothing
+    checkpoints,  # noqa: F401
+    flags,  # noqa: F401
+    freezing,  # noqa: F401
+    histories,  # noqa: F401
+    layers,  # noqa: F401
+    modules,  # noqa: F401
+    optimizers,  # noqa: F401
+    persistence,  # noqa: F401
+    rounding,  # noqa: F401
+    utilities,  # noqa: F401
+)
 from .fault import FAULTS, Fault
 
 __all__ = ["FAULTS", "Fault"]
