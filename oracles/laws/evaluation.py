@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..law import law
 from ..relations import agree
 from ..setting import Setting, all_of, evaluating, plain_grad
 from ..specimen import seeding
 from ..subject import Subject
 from ..traits import DROPOUTS, MODE_DEPENDENT
+
+#: Kinds that draw randomness in training: in other modules there is little to stop in evaluation.
+_DRAWING: Final = (
+    *DROPOUTS,
+    "RReLU",
+    "RNN",
+    "GRU",
+    "LSTM",
+    "MultiheadAttention",
+    "TransformerEncoder",
+    "TransformerDecoder",
+    "dropout_in_training",
+)
 
 
 @law(
@@ -25,6 +40,7 @@ def evaluation_changes_no_state(subject: Subject, setting: Setting) -> None:
     source="nn.Dropout: 'identity function during evaluation'; nn.RReLU",
     norms=("D17", "H1"),
     when=evaluating,
+    having=_DRAWING,
     everywhere=True,
 )
 def evaluation_draws_no_randomness(subject: Subject, setting: Setting) -> None:

@@ -50,6 +50,21 @@ def each_backward(does: Callable[[nn.Module], Callable[[Tensor], Tensor | None]]
     return each_output(change)
 
 
+def in_mode(kinds: tuple[type[nn.Module], ...], mode: Callable[[bool], bool]) -> Undo:
+    """Modules of these classes run in the mode that this makes of their own."""
+
+    def does(module: nn.Module, call: Call) -> Any:
+        if not isinstance(module, kinds):
+            return call()
+        told, module.training = module.training, mode(module.training)
+        try:
+            return call()
+        finally:
+            module.training = told
+
+    return each_call(does)
+
+
 def own(module: nn.Module) -> list[nn.Parameter]:
     """The parameters of a module itself, not of its submodules."""
     return list(module.parameters(recurse=False))

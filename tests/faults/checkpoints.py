@@ -33,10 +33,11 @@ def checkpoints_put_buffers_back() -> Undo:
         def again(*args: Any, **options: Any) -> Any:
             buffers = list(function.buffers()) if isinstance(function, nn.Module) else []
             before = [buffer.clone() for buffer in buffers]
-            made = function(*args, **options)
-            for buffer, value in zip(buffers, before, strict=True):
-                write(buffer, value)
-            return made
+            try:  # an exception ends it, where all that was saved is there again
+                return function(*args, **options)
+            finally:
+                for buffer, value in zip(buffers, before, strict=True):
+                    write(buffer, value)
 
         return again
 

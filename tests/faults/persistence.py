@@ -65,13 +65,13 @@ def parametrized_weights_always_require_grad() -> Undo:
     return put(parametrize.ParametrizationList, "forward", forward)
 
 
-@fault("devices_agree_on_every_fact")
+@fault("devices_agree_on_every_fact", device="meta")
 def meta_tensors_are_detached() -> Undo:
     """A module on the meta device returns an output that is cut from the graph."""
     return each_output(lambda module, made: made.detach() if made.is_meta else made)
 
 
-@fault("devices_agree_on_every_value")
+@fault("devices_agree_on_every_value", device="cpu:0")
 def moving_rounds_the_parameters() -> Undo:
     """A module that is moved to a device has parameters that are larger by a tenth."""
 

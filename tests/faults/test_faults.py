@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from functools import cache
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -132,14 +131,14 @@ def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
     """
     if Played in law.quantifiers.values():
         return noticed_over_time(fault, law)
-    trial = Trial(law, "cpu", register())
+    trial = Trial(law, fault.device, register(), fault.layer)
     known: set[str] = set()
     start: list[float] = []
 
     @QUICK
-    @given(drawn_for(replace(law, having=law.having or fault.kinds)))
+    @given(drawn_for(law, fault.layer))
     def judge(drawn: dict[str, Any]) -> None:
-        case = Case(law.name, "cpu", **drawn)
+        case = Case(law.name, fault.device, **drawn)
         text = to_json(case)
         if start and time.perf_counter() - start[0] > SECONDS and text not in known:
             return
