@@ -242,24 +242,6 @@ def training_refuses_inference_mode() -> Undo:
     return each_call(does)
 
 
-@fault("every_module_runs_in_every_setting")
-def results_refuse_to_be_written_into() -> Undo:
-    """mul_ and add_ raise for what was computed from tensors that require grad."""
-    message = "a tensor that requires grad was written into"
-
-    def refusing(name: str) -> Undo:
-        kept = getattr(Tensor, name)
-
-        def written(self: Tensor, other: Any, *args: Any, **options: Any) -> Tensor:
-            if self.requires_grad and torch.is_grad_enabled():
-                raise RuntimeError(message)
-            return kept(self, other, *args, **options)
-
-        return put(Tensor, name, written)
-
-    return together(refusing("mul_"), refusing("add_"))
-
-
 @fault("recording_depends_on_grad_mode_and_requires_grad_alone")
 def evaluation_detaches() -> Undo:
     """A module in evaluation returns an output that is cut from the graph."""

@@ -288,7 +288,7 @@ def batch_norm_records_its_statistics() -> Undo:
     return _batch_norm_assigns(True, lambda mean, input: mean.detach() + 0 * input.real.mean())
 
 
-@fault("which_state_moves_depends_on_train_and_eval_alone")
+@fault("looked_up_rows_are_renormalised", "which_state_moves_depends_on_train_and_eval_alone")
 def embedding_renormalises_only_with_grad() -> Undo:
     """nn.Embedding with max_norm leaves its weight alone while grad is disabled."""
     kept = functional.embedding

@@ -46,15 +46,20 @@ def _truncated(t: Tensor) -> Tensor:
 
 
 @fault("values_depend_on_train_and_eval_alone")
-def linear_takes_ten_bits_without_grad() -> Undo:
-    """functional.linear truncates what it multiplies to TF32 while grad is disabled."""
+def sums_of_products_take_ten_bits_without_grad() -> Undo:
+    """functional.linear and convolutions multiply in TF32 while grad is disabled."""
 
-    def change(kept: Linear, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if torch.is_grad_enabled():
-            return kept(input, weight, bias)
-        return kept(_truncated(input), _truncated(weight), bias)
+    def truncating(name: str) -> Undo:
+        kept = getattr(functional, name)
 
-    return _linear(change)
+        def computed(input: Tensor, weight: Tensor, *rest: Any, **options: Any) -> Tensor:
+            if torch.is_grad_enabled():
+                return kept(input, weight, *rest, **options)
+            return kept(_truncated(input), _truncated(weight), *rest, **options)
+
+        return put(functional, name, computed)
+
+    return together(*map(truncating, ("linear", "conv1d", "conv2d", "conv3d")))
 
 
 @fault("unpadded_positions_do_not_depend_on_the_fast_path")
