@@ -13,15 +13,17 @@ from ..traits import DROPOUTS, MODE_DEPENDENT
 
 #: Kinds that draw randomness in training: in other modules there is little to stop in evaluation.
 _DRAWING: Final = (
-    *DROPOUTS,
+    "Dropout",
+    "AlphaDropout",
+    "FeatureAlphaDropout",
     "RReLU",
     "RNN",
     "GRU",
     "LSTM",
     "MultiheadAttention",
-    "TransformerEncoder",
-    "TransformerDecoder",
-    "dropout_in_training",
+    "MultiheadAttention_padded",
+    "TransformerEncoderLayer",
+    "TransformerDecoderLayer",
 )
 
 

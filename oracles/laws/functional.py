@@ -104,6 +104,21 @@ def a_transform_computes_the_gradients_of_frozen_parameters_too(
     every(run.evaluate("close"), True)
 
 
+@law(
+    source="torch.func.grad; torch.func.functional_call",
+    norms=("K16",),
+    when=all_of(core_grad, evaluating),
+    having=("positive", "argmax"),
+)
+def a_transform_passes_over_outputs_that_have_no_gradient(
+    subject: Subject, setting: Setting
+) -> None:
+    """Where some outputs are integer or boolean, torch.func.grad gives the gradients of the others."""
+    if not any(t.is_floating_point() for t in subject.run(setting).out):
+        raise OutOfScope("no output can be differentiated")
+    a_transform_computes_the_gradients_of_frozen_parameters_too(subject, setting)
+
+
 @law(source="torch.func.grad, note: 'should not depend on a context manager'", norms=("K15", "K17"))
 def a_transform_ignores_the_mode_outside(sample: Sample, nest: Nesting) -> None:
     """torch.func.grad differentiates inside of every grad mode: it is a function of f alone."""

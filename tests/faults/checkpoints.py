@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from .calls import write
-from .fault import Undo, fault, put
+from .calls import each_backward, write
+from .fault import Undo, fault, put, together
 
 Again = Callable[..., Any]
 
@@ -71,21 +72,25 @@ def _tell(modules: list[nn.Module], flags: list[bool]) -> None:
 
 
 @fault("gradients_accumulate")
-def a_second_backward_computes_again_from_other_inputs() -> Undo:
-    """The second time that a checkpoint computes again, its inputs are twice as large."""
+def a_second_backward_through_a_checkpoint_doubles() -> Undo:
+    """From the second backward on, gradients that go through a checkpointed module are doubled."""
+    checkpointed: WeakSet[nn.Module] = WeakSet()
 
-    def change(function: Any) -> Again:
-        calls: list[None] = []
+    def change(function: Again) -> Again:
+        if isinstance(function, nn.Module):
+            checkpointed.add(function)
+        return function
 
-        def again(*args: Any, **options: Any) -> Any:
-            calls.append(None)
-            if len(calls) > 1:
-                args = tuple(t * 2 if isinstance(t, Tensor) else t for t in args)
-            return function(*args, **options)
+    def does(module: nn.Module) -> Any:
+        backwards: list[None] = []
 
-        return again
+        def double(gradient: Tensor) -> Tensor:
+            backwards.append(None)
+            return gradient * 2 if module in checkpointed and len(backwards) > 1 else gradient
 
-    return _computing_again(change)
+        return double
+
+    return together(_computing_again(change), each_backward(does))
 
 
 @fault("a_reentrant_checkpoint_loses_gradients_where_no_input_requires_grad")

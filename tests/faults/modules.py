@@ -310,7 +310,7 @@ def spectral_norm_iterates_in_eval() -> Undo:
     return in_mode(_SPECTRAL_NORM, lambda training: True)
 
 
-@fault("torch_agrees_with_the_reference", "each_access_iterates_in_training_alone")
+@fault("each_access_iterates_in_training_alone", "torch_agrees_with_the_reference")
 def spectral_norm_never_iterates() -> Undo:
     """spectral_norm does no power iteration, in training neither."""
     return in_mode(_SPECTRAL_NORM, lambda training: False)

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.utils import fusion, prune
-from torch.optim import swa_utils
+from torch.optim import optimizer, swa_utils
 
 from oracles.case import Case, to_json
 from oracles.deviations import Register, load
@@ -276,6 +276,8 @@ def patched() -> dict[str, Any]:
         *(torch.utils._contextlib, torch.utils.checkpoint, torch.optim.SGD, torch.optim.Optimizer),
         *(nn.SyncBatchNorm, nn.Sequential, nn.TransformerEncoder, nn.LazyLinear, nn.EmbeddingBag),
         *(nn.FractionalMaxPool2d, nn.AlphaDropout),
+        *(nn.ParameterList, nn.ParameterDict, nn.utils.parametrize.ParametrizationList),
+        *(optimizer, torch.utils),
         sys.modules["threading"].Thread,
         *(torch, sys.modules["copy"], sys.modules["concurrent.futures.thread"].ThreadPoolExecutor),
     )
