@@ -145,7 +145,7 @@ def a_hook_on_what_is_never_called_never_fires(subject: Subject, setting: Settin
     """Hooks on lists and dictionaries of parameters or modules fire in no mode: they are not called."""
     hook = "held = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)\nfired = []\n"
     hook += "note = lambda module, *_: fired.append(type(module).__name__)\n"
-    hook += "for module in model.modules():\n    if isinstance(module, held):\n"
+    hook += "for module in model.modules():\n    if type(module) in held:\n"
     hook += "        module.register_forward_hook(note)\n"
     hook += "        module.register_forward_pre_hook(note)"
     agree_with(subject.run(setting, prepare=hook).evaluate("fired"), {"fired": []})

@@ -203,28 +203,18 @@ def evaluation_draws_from_a_generator_of_its_own() -> Undo:
     return each_output(change)
 
 
-def _rounding_in_evaluation(name: str) -> Undo:
-    kept = getattr(functional, name)
-
-    def rounded(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-        return kept(input, weight.to(torch.bfloat16).to(weight.dtype), *rest)
-
-    def does(module: nn.Module, call: Call) -> Any:
-        if module.training or not own(module):
-            return call()
-        undo = put(functional, name, rounded)
-        try:
-            return call()
-        finally:
-            undo()
-
-    return each_call(does)
-
-
 @fault("the_mode_changes_nothing_where_no_layer_depends_on_it")
 def linear_rounds_its_weight_in_evaluation() -> Undo:
     """nn.Linear rounds its weight to bfloat16 in evaluation."""
-    return _rounding_in_evaluation("linear")
+    kept = nn.Linear.forward
+
+    def forward(self: nn.Linear, input: Tensor) -> Tensor:
+        if self.training:
+            return kept(self, input)
+        rounded = self.weight.to(torch.bfloat16).to(self.weight.dtype)
+        return functional.linear(input, rounded, self.bias)
+
+    return put(nn.Linear, "forward", forward)
 
 
 # --- independence -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from .fault import Undo, fault, put, together
 
-Linear = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+Linear = Callable[..., Tensor]
 
 
 def _linear(change: Callable[[Linear, Tensor, Tensor, Tensor | None], Tensor]) -> Undo:
@@ -50,7 +50,7 @@ def sums_of_products_take_ten_bits_without_grad() -> Undo:
     """functional.linear and convolutions multiply in TF32 while grad is disabled."""
 
     def truncating(name: str) -> Undo:
-        kept = getattr(functional, name)
+        kept: Linear = getattr(functional, name)
 
         def computed(input: Tensor, weight: Tensor, *rest: Any, **options: Any) -> Tensor:
             if torch.is_grad_enabled():
@@ -85,7 +85,7 @@ def frozen_layers_accumulate_in_float16() -> Undo:
     """functional.linear and layer_norm compute in float16 where the weight is frozen."""
 
     def accumulating(name: str, at: int) -> Undo:
-        kept = getattr(functional, name)
+        kept: Callable[..., Tensor] = getattr(functional, name)
 
         def computed(*args: Any) -> Tensor:
             weight = args[at]
