@@ -55,7 +55,7 @@ _TELLING: Final = frozenset(
     (*MODE_DEPENDENT, "Embedding", "EmbeddingBag", "FractionalMaxPool2d", "mul_", "add_")
 )
 #: For layers with a weight, a parametrization more often.
-_WEIGHTED_EXTRAS: Final = (*_EXTRAS[:8], *_EXTRAS[12:], "weight_norm", "spectral_norm")
+_WEIGHTED_EXTRAS: Final = (*_EXTRAS[:5], *_EXTRAS[12:], "weight_norm", *("spectral_norm",) * 2)
 _WEIGHTED: Final = ("Linear", "Conv1d", "Conv2d")
 _TIEABLE: Final = (*_WEIGHTED, "Embedding", "PReLU")
 

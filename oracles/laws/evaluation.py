@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..law import law
 from ..relations import agree
 from ..setting import Setting, all_of, evaluating, plain_grad
 from ..specimen import seeding
 from ..subject import Subject
 from ..traits import DROPOUTS, MODE_DEPENDENT
+
+#: Kinds that draw randomness in training: in other modules there is little to stop in evaluation.
+_DRAWING: Final = (
+    "Dropout",
+    "AlphaDropout",
+    "FeatureAlphaDropout",
+    "RReLU",
+    "RNN",
+    "GRU",
+    "LSTM",
+    "MultiheadAttention",
+    "MultiheadAttention_padded",
+    "TransformerEncoderLayer",
+    "TransformerDecoderLayer",
+)
 
 
 @law(
@@ -25,6 +42,7 @@ def evaluation_changes_no_state(subject: Subject, setting: Setting) -> None:
     source="nn.Dropout: 'identity function during evaluation'; nn.RReLU",
     norms=("D17", "H1"),
     when=evaluating,
+    having=_DRAWING,
     everywhere=True,
 )
 def evaluation_draws_no_randomness(subject: Subject, setting: Setting) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..law import law
 from ..reference import predict
 from ..relations import agree, agree_with, runs
-from ..setting import ENABLED, Setting, grad_enabled
+from ..setting import ENABLED, Setting, core_grad, grad_enabled
 from ..specimen import DEFAULT_MODE
 from ..subject import Subject
 
@@ -133,3 +133,19 @@ def randomness_depends_on_train_and_eval_alone(subject: Subject, setting: Settin
 def forward_hooks_fire_in_every_setting(subject: Subject, setting: Setting) -> None:
     """A forward hook fires as often in every mode as in the default one."""
     agree(subject.run(setting).calls, subject.run(grad_free(mode_free(setting))).calls)
+
+
+@law(
+    source="Module.register_forward_hook: 'every time after forward'",
+    norms=("K11",),
+    when=core_grad,
+    having=("ParameterList", "ParameterDict"),
+)
+def a_hook_on_what_is_never_called_never_fires(subject: Subject, setting: Setting) -> None:
+    """Hooks on lists and dictionaries of parameters or modules fire in no mode: they are not called."""
+    hook = "held = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)\nfired = []\n"
+    hook += "note = lambda module, *_: fired.append(type(module).__name__)\n"
+    hook += "for module in model.modules():\n    if type(module) in held:\n"
+    hook += "        module.register_forward_hook(note)\n"
+    hook += "        module.register_forward_pre_hook(note)"
+    agree_with(subject.run(setting, prepare=hook).evaluate("fired"), {"fired": []})

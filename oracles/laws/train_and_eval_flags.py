@@ -195,6 +195,8 @@ def eval_calls_an_overridden_train(nesting: Nesting) -> None:
     """A subclass that overrides train() is told of eval() as well: as train(False)."""
 
     class Told(torch.nn.Module):
+        told = None
+
         def train(self, mode=True):
             self.told = mode
             return super().train(mode)

@@ -53,8 +53,8 @@ def judge_with(fault: Fault, trial: Trial, case: Case) -> None:
 def found(fault: Fault, seed: int, register: Register) -> str:
     """How a run with this seed ends for the first law of the fault: violated, held or crashed."""
     law = LAWS[fault.laws[0]]
-    for layer in law.layers or ("",):
-        trial = Trial(law, "cpu", register, layer)
+    for layer in (fault.layer,) if fault.layer else law.layers or ("",):
+        trial = Trial(law, fault.device, register, layer)
         try:
             for case in _drawn(trial, seed):
                 judge_with(fault, trial, case)

@@ -27,14 +27,16 @@ class Fault:
     says   the same in a sentence
     laws   laws that must be violated while it is planted, the most specific first
     plant  plants it, and returns what takes it back
-    kinds  kinds of nodes that show it; empty where most modules do
+    layer  the class of torch.nn on which it shows, where the law is judged on one after another
+    device where it shows
     """
 
     name: str
     says: str
     laws: tuple[str, ...]
     plant: Plant
-    kinds: tuple[str, ...] = ()
+    layer: str = ""
+    device: str = "cpu"
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -49,13 +51,15 @@ class Fault:
 FAULTS: Final[dict[str, Fault]] = {}
 
 
-def fault(*laws: str, kinds: tuple[str, ...] = ()) -> Callable[[Plant], Plant]:
+def fault(*laws: str, layer: str = "", device: str = "cpu") -> Callable[[Plant], Plant]:
     """Register a fault under its name in CamelCase; its docstring says what it does."""
 
     def define(plant: Plant) -> Plant:
         name = "".join(word.capitalize() for word in plant.__name__.split("_"))
         assert name not in FAULTS, f"two faults are named {name}"
-        FAULTS[name] = Fault(name, inspect.cleandoc(plant.__doc__ or ""), laws, plant, kinds)
+        FAULTS[name] = Fault(
+            name, inspect.cleandoc(plant.__doc__ or ""), laws, plant, layer, device
+        )
         return plant
 
     return define

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -14,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Optimizer
 from torch.utils import _contextlib
 
-from .fault import Undo, afterwards, fault, put
+from .fault import Undo, afterwards, fault, put, together
 
 LAW: Final = "torch_agrees_with_the_reference_machine"
 
@@ -516,3 +517,46 @@ def loading_counts_no_version() -> Undo:
         return made
 
     return put(nn.Module, "load_state_dict", load_state_dict)
+
+
+# --- the same program elsewhere -----------------------------------------------------------------
+
+
+@fault("a_program_goes_in_a_new_thread_as_it_does_here")
+def no_grad_does_nothing_in_other_threads() -> Undo:
+    """no_grad disables grad in the main thread alone."""
+    kept = torch.no_grad.__enter__
+
+    def enter(self: Any) -> None:
+        kept(self)
+        if threading.current_thread() is not threading.main_thread():
+            torch._C._set_grad_enabled(self.prev)
+
+    return put(torch.no_grad, "__enter__", enter)
+
+
+@fault("enabling_grad_where_it_is_enabled_changes_nothing")
+def no_grad_does_nothing_inside_of_enable_grad() -> Undo:
+    """no_grad does not disable grad in a block of enable_grad."""
+    entered: list[None] = []
+    kept, enter = torch.no_grad.__enter__, torch.enable_grad.__enter__
+    leave = torch.enable_grad.__exit__
+
+    def noted(self: Any) -> None:
+        entered.append(None)
+        enter(self)
+
+    def left(self: Any, *raised: Any) -> None:
+        entered.pop()
+        leave(self, *raised)
+
+    def disable(self: Any) -> None:
+        kept(self)
+        if entered:
+            torch._C._set_grad_enabled(self.prev)
+
+    return together(
+        put(torch.no_grad, "__enter__", disable),
+        put(torch.enable_grad, "__enter__", noted),
+        put(torch.enable_grad, "__exit__", left),
+    )

@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations
 
+from .calls import in_mode
 from .fault import Undo, fault, put, together
 
 
@@ -133,7 +134,7 @@ def dropout_draws_from_a_generator_of_its_own() -> Undo:
     return put(functional, "dropout", dropout)
 
 
-@fault("functions_that_are_not_told_draw_in_evaluation", kinds=("gumbel_softmax",))
+@fault("functions_that_are_not_told_draw_in_evaluation")
 def functions_draw_nothing() -> Undo:
     """gumbel_softmax adds no noise, attention and dropout drop nothing."""
     kept = functional.dropout
@@ -267,16 +268,7 @@ def padding_receives_a_gradient() -> Undo:
 @fault("each_access_iterates_in_training_alone")
 def spectral_norm_iterates_in_evaluation() -> Undo:
     """An access of the weight iterates in evaluation as well."""
-    kept = parametrizations._SpectralNorm.forward
-
-    def forward(self: Any, weight: Tensor) -> Any:
-        told, self.training = self.training, True
-        try:
-            return kept(self, weight)
-        finally:
-            self.training = told
-
-    return put(parametrizations._SpectralNorm, "forward", forward)
+    return in_mode((parametrizations._SpectralNorm,), lambda training: True)
 
 
 @fault("a_lazy_layer_becomes_trainable_in_any_mode")
@@ -313,7 +305,7 @@ def fractional_pooling_ignores_given_samples() -> Undo:
     return put(functional, "fractional_max_pool2d", pool)
 
 
-@fault("values_depend_on_train_and_eval_alone", kinds=("TransformerEncoder_padded",))
+@fault("a_layer_does_what_its_traits_claim", layer="TransformerEncoder")
 def padded_encoders_train_otherwise_where_nothing_is_recorded() -> Undo:
     """A TransformerEncoder with a padding mask gives more in training while grad is disabled."""
     kept = nn.TransformerEncoder.forward

@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.utils.checkpoint
@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations
 from torch.utils import _contextlib
 
+from .calls import Call, each_call, in_mode
 from .fault import Undo, fault, put, together
 
 # --- train and eval -----------------------------------------------------------------------------
@@ -114,7 +115,6 @@ def load_state_dict_switches_to_training() -> Undo:
     "dropout_acts_as_the_identity_in_evaluation",
     "evaluation_draws_no_randomness",
     "evaluation_is_deterministic",
-    kinds=("Dropout",),
 )
 def dropout_ignores_eval() -> Undo:
     """nn.Dropout drops elements in evaluation as well."""
@@ -125,41 +125,31 @@ def dropout_ignores_eval() -> Undo:
     return put(nn.Dropout, "forward", forward)
 
 
-@fault("torch_agrees_with_the_reference", kinds=("Dropout",))
+_DROPOUTS: Final = (nn.modules.dropout._DropoutNd,)
+
+
+@fault("torch_agrees_with_the_reference")
 def dropout_ignores_train() -> Undo:
-    """nn.Dropout drops nothing, in training neither."""
-
-    def forward(self: nn.Dropout, input: Tensor) -> Tensor:
-        return functional.dropout(input, self.p, False, self.inplace)
-
-    return put(nn.Dropout, "forward", forward)
+    """Dropout layers drop nothing, in training neither."""
+    return in_mode(_DROPOUTS, lambda training: False)
 
 
-@fault("evaluation_draws_no_randomness", kinds=("Dropout",))
+@fault("evaluation_draws_no_randomness")
 def dropout_draws_in_eval() -> Undo:
-    """nn.Dropout returns its input in evaluation, but draws a mask for it."""
-    kept = nn.Dropout.forward
+    """Dropout layers return their input in evaluation, but draw a number before."""
 
-    def forward(self: nn.Dropout, input: Tensor) -> Tensor:
-        torch.rand(1)
-        return kept(self, input)
+    def does(module: nn.Module, call: Call) -> Any:
+        if isinstance(module, _DROPOUTS):
+            torch.rand(1)
+        return call()
 
-    return put(nn.Dropout, "forward", forward)
+    return each_call(does)
 
 
-@fault(
-    "randomness_depends_on_train_and_eval_alone",
-    "values_depend_on_train_and_eval_alone",
-    kinds=("Dropout",),
-)
+@fault("randomness_depends_on_train_and_eval_alone", "values_depend_on_train_and_eval_alone")
 def dropout_rests_under_no_grad() -> Undo:
-    """nn.Dropout drops nothing while grad is disabled, in training mode as well."""
-
-    def forward(self: nn.Dropout, input: Tensor) -> Tensor:
-        drops = self.training and torch.is_grad_enabled()
-        return functional.dropout(input, self.p, drops, self.inplace)
-
-    return put(nn.Dropout, "forward", forward)
+    """Dropout layers drop nothing while grad is disabled, in training mode as well."""
+    return in_mode(_DROPOUTS, lambda training: training and torch.is_grad_enabled())
 
 
 @fault("the_gradient_of_dropout_is_its_mask")
@@ -173,7 +163,7 @@ def dropout_is_the_identity_in_backward() -> Undo:
     return put(functional, "dropout", dropout)
 
 
-@fault("evaluation_draws_no_randomness", kinds=("RReLU",))
+@fault("rrelu_draws_its_slopes_between_its_bounds", "evaluation_draws_no_randomness")
 def rrelu_is_random_in_eval() -> Undo:
     """nn.RReLU draws its slopes in evaluation as well."""
 
@@ -183,25 +173,13 @@ def rrelu_is_random_in_eval() -> Undo:
     return put(nn.RReLU, "forward", forward)
 
 
-@fault("evaluation_draws_no_randomness", kinds=("LSTM", "GRU"))
+@fault("recurrent_dropout_acts_between_layers", "evaluation_draws_no_randomness")
 def recurrent_layers_drop_in_eval() -> Undo:
     """The dropout between the layers of nn.LSTM, nn.GRU and nn.RNN is active in evaluation."""
-
-    def always_training(kept: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(self: nn.Module, *args: Any) -> Any:
-            told, self.training = self.training, True
-            try:
-                return kept(self, *args)
-            finally:
-                self.training = told
-
-        return forward
-
-    kinds = (nn.LSTM, nn.GRU, nn.RNN)
-    return together(*(put(kind, "forward", always_training(kind.forward)) for kind in kinds))
+    return in_mode((nn.RNNBase,), lambda training: True)
 
 
-@fault("evaluation_draws_no_randomness", kinds=("MultiheadAttention",))
+@fault("evaluation_draws_no_randomness")
 def attention_drops_in_eval() -> Undo:
     """nn.MultiheadAttention drops attention weights in evaluation as well."""
     kept = functional.multi_head_attention_forward
@@ -212,7 +190,7 @@ def attention_drops_in_eval() -> Undo:
     return put(functional, "multi_head_attention_forward", attend)
 
 
-@fault("evaluation_changes_no_state", kinds=("BatchNorm1d",))
+@fault("evaluation_changes_no_state")
 def batch_norm_moves_statistics_in_eval() -> Undo:
     """Batch norm moves its running mean in evaluation as well."""
     kept = functional.batch_norm
@@ -228,7 +206,7 @@ def batch_norm_moves_statistics_in_eval() -> Undo:
     return put(functional, "batch_norm", batch_norm)
 
 
-@fault("torch_agrees_with_the_reference", kinds=("BatchNorm1d",))
+@fault("torch_agrees_with_the_reference")
 def batch_norm_counts_no_batches() -> Undo:
     """Batch norm moves its statistics, but num_batches_tracked stands still."""
     kept = _BatchNorm.forward
@@ -256,20 +234,19 @@ def _batch_norm_holds_statistics(when: Callable[[Any], bool]) -> Undo:
 @fault(
     "frozen_layers_gather_the_same_statistics",
     "which_state_moves_depends_on_train_and_eval_alone",
-    kinds=("BatchNorm1d",),
 )
 def frozen_batch_norm_holds_its_statistics() -> Undo:
     """Batch norm with a frozen weight does not move its statistics, in training neither."""
     return _batch_norm_holds_statistics(lambda w: w is not None and not w.requires_grad)
 
 
-@fault("which_state_moves_depends_on_train_and_eval_alone", kinds=("BatchNorm1d",))
+@fault("which_state_moves_depends_on_train_and_eval_alone")
 def batch_norm_holds_its_statistics_under_no_grad() -> Undo:
     """Batch norm moves its statistics only while grad is enabled."""
     return _batch_norm_holds_statistics(lambda _: not torch.is_grad_enabled())
 
 
-@fault("buffers_moved_in_inference_mode_stay_normal", kinds=("BatchNorm1d",))
+@fault("buffers_moved_in_inference_mode_stay_normal")
 def batch_norm_replaces_its_buffers() -> Undo:
     """Batch norm makes new running statistics instead of writing into those it has."""
     kept = _BatchNorm.forward
@@ -299,20 +276,19 @@ def _batch_norm_assigns(when: bool, made_of: Callable[[Tensor, Tensor], Tensor])
 @fault(
     "evaluation_changes_no_state",
     "torch_agrees_with_the_reference",
-    kinds=("BatchNorm1d",),
 )
 def batch_norm_assigns_statistics_in_evaluation() -> Undo:
     """Batch norm in evaluation has another running mean afterwards, in another tensor."""
     return _batch_norm_assigns(False, lambda mean, input: mean.detach() + 1)
 
 
-@fault("buffers_never_require_grad", kinds=("BatchNorm1d",))
+@fault("buffers_never_require_grad")
 def batch_norm_records_its_statistics() -> Undo:
     """Batch norm in training leaves a running mean with a graph behind."""
     return _batch_norm_assigns(True, lambda mean, input: mean.detach() + 0 * input.real.mean())
 
 
-@fault("which_state_moves_depends_on_train_and_eval_alone", kinds=("Embedding",))
+@fault("looked_up_rows_are_renormalised", "which_state_moves_depends_on_train_and_eval_alone")
 def embedding_renormalises_only_with_grad() -> Undo:
     """nn.Embedding with max_norm leaves its weight alone while grad is disabled."""
     kept = functional.embedding
@@ -325,29 +301,19 @@ def embedding_renormalises_only_with_grad() -> Undo:
     return put(functional, "embedding", embedding)
 
 
-def _spectral_norm_told(training: bool) -> Undo:
-    kept = parametrizations._SpectralNorm.forward
-
-    def forward(self: Any, weight: Tensor) -> Tensor:
-        told, self.training = self.training, training
-        try:
-            return kept(self, weight)
-        finally:
-            self.training = told
-
-    return put(parametrizations._SpectralNorm, "forward", forward)
+_SPECTRAL_NORM: Final = (parametrizations._SpectralNorm,)
 
 
-@fault("evaluation_changes_no_state", kinds=("parametrized",))
+@fault("evaluation_changes_no_state", "each_access_iterates_in_training_alone")
 def spectral_norm_iterates_in_eval() -> Undo:
     """spectral_norm does its power iteration in evaluation as well."""
-    return _spectral_norm_told(True)
+    return in_mode(_SPECTRAL_NORM, lambda training: True)
 
 
-@fault("torch_agrees_with_the_reference", kinds=("parametrized",))
+@fault("each_access_iterates_in_training_alone", "torch_agrees_with_the_reference")
 def spectral_norm_never_iterates() -> Undo:
     """spectral_norm does no power iteration, in training neither."""
-    return _spectral_norm_told(False)
+    return in_mode(_SPECTRAL_NORM, lambda training: False)
 
 
 # --- grad modes ---------------------------------------------------------------------------------
@@ -509,7 +475,7 @@ def threads_inherit_the_mode() -> Undo:
     return put(threading.Thread, "start", start)
 
 
-@fault("values_depend_on_train_and_eval_alone", kinds=("Linear",))
+@fault("values_depend_on_train_and_eval_alone")
 def linear_rounds_without_grad() -> Undo:
     """nn.Linear gives other values while grad is disabled."""
     kept = nn.Linear.forward
@@ -521,9 +487,7 @@ def linear_rounds_without_grad() -> Undo:
     return put(nn.Linear, "forward", forward)
 
 
-@fault(
-    "disabling_grad_records_nothing", "no_grad_acts_as_if_nothing_required_grad", kinds=("Linear",)
-)
+@fault("disabling_grad_records_nothing", "no_grad_acts_as_if_nothing_required_grad")
 def linear_records_under_no_grad() -> Undo:
     """nn.Linear is recorded while grad is disabled."""
     kept = nn.Linear.forward
@@ -597,7 +561,7 @@ def freezing_forgets_the_last_parameter() -> Undo:
     return put(nn.Module, "requires_grad_", requires_grad_)
 
 
-@fault("requires_grad_reaches_every_parameter_and_no_buffer", kinds=("BatchNorm1d",))
+@fault("requires_grad_reaches_every_parameter_and_no_buffer")
 def unfreezing_reaches_buffers() -> Undo:
     """Module.requires_grad_ reaches buffers."""
     kept = nn.Module.requires_grad_
@@ -620,21 +584,19 @@ def _frozen_linear(does: Callable[[nn.Linear, Tensor, Callable[..., Tensor]], Te
     return put(nn.Linear, "forward", forward)
 
 
-@fault("freezing_changes_no_other_gradient", "torch_agrees_with_the_reference", kinds=("Linear",))
+@fault("freezing_changes_no_other_gradient", "torch_agrees_with_the_reference")
 def frozen_linear_detaches_its_input() -> Undo:
     """nn.Linear with a frozen weight lets no gradient through to its input."""
     return _frozen_linear(lambda self, input, kept: kept(self, input.detach()))
 
 
-@fault("freezing_changes_no_value", "values_depend_on_train_and_eval_alone", kinds=("Linear",))
+@fault("freezing_changes_no_value", "values_depend_on_train_and_eval_alone")
 def frozen_linear_gives_other_values() -> Undo:
     """nn.Linear with a frozen weight computes something else."""
     return _frozen_linear(lambda self, input, kept: kept(self, input) * 2)
 
 
-@fault(
-    "a_frozen_parameter_receives_no_gradient", "torch_agrees_with_the_reference", kinds=("Linear",)
-)
+@fault("a_frozen_parameter_receives_no_gradient", "torch_agrees_with_the_reference")
 def frozen_linear_receives_a_gradient() -> Undo:
     """backward stores a gradient in the frozen weight of an nn.Linear."""
 

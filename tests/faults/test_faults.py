@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from functools import cache
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch._functorch import apis, eager_transforms
 from torch.nn.utils import fusion, prune
-from torch.optim import swa_utils
+from torch.optim import optimizer, swa_utils
 from torch.utils import _contextlib
 
 from oracles.case import Case, to_json
@@ -134,14 +133,14 @@ def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
     """
     if Played in law.quantifiers.values():
         return noticed_over_time(fault, law)
-    trial = Trial(law, "cpu", register())
+    trial = Trial(law, fault.device, register(), fault.layer)
     known: set[str] = set()
     start: list[float] = []
 
     @QUICK
-    @given(drawn_for(replace(law, having=law.having or fault.kinds)))
+    @given(drawn_for(law, fault.layer))
     def judge(drawn: dict[str, Any]) -> None:
-        case = Case(law.name, "cpu", **drawn)
+        case = Case(law.name, fault.device, **drawn)
         text = to_json(case)
         if start and time.perf_counter() - start[0] > SECONDS and text not in known:
             return
@@ -297,6 +296,8 @@ def patched() -> dict[str, Any]:
         *(_contextlib, torch.utils.checkpoint, torch.optim.SGD, torch.optim.Optimizer),
         *(nn.SyncBatchNorm, nn.Sequential, nn.TransformerEncoder, nn.LazyLinear, nn.EmbeddingBag),
         *(nn.FractionalMaxPool2d, nn.AlphaDropout),
+        *(nn.ParameterList, nn.ParameterDict, nn.utils.parametrize.ParametrizationList),
+        *(optimizer, torch.utils),
         sys.modules["threading"].Thread,
         *(torch, sys.modules["copy"], sys.modules["concurrent.futures.thread"].ThreadPoolExecutor),
     )

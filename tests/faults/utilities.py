@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
 
@@ -88,6 +89,18 @@ def full_backward_hooks_are_forgotten() -> Undo:
     return put(nn.Module, "register_full_backward_hook", lambda self, hook, prepend=False: None)
 
 
+@fault("a_hook_on_what_is_never_called_never_fires")
+def parameter_lists_fire_hooks() -> Undo:
+    """A list or dictionary of parameters calls its forward hooks when a parameter is taken."""
+
+    def then(self: nn.Module, key: Any) -> None:
+        for hook in self._forward_hooks.values():
+            hook(self, (), None)
+
+    kinds = (nn.ParameterList, nn.ParameterDict)
+    return together(*(afterwards(kind, "__getitem__", then) for kind in kinds))
+
+
 # --- functional calls and compiled modules ------------------------------------------------------
 
 
@@ -127,6 +140,37 @@ def transforms_double_gradients() -> Undo:
         return kept(lambda *args: 2 * function(*args))
 
     return put(torch.func, "grad", grad)
+
+
+def _transforms_skip_frozen_parameters(when: Callable[[Any], bool]) -> Undo:
+    kept = torch.func.functional_call
+
+    def call(module: nn.Module, state: dict[str, Any], args: Any) -> Any:
+        found = kept(module, state, args)
+        if not when(found):
+            return found
+        frozen = {n for n, p in module.named_parameters() if not p.requires_grad}
+        told = {n: t.detach() if n in frozen else t for n, t in state.items()}
+        return kept(module, told, args)
+
+    return put(torch.func, "functional_call", call)
+
+
+@fault("a_transform_computes_the_gradients_of_frozen_parameters_too")
+def transforms_skip_frozen_parameters() -> Undo:
+    """torch.func.grad gives zero for parameters that are frozen in the module."""
+    return _transforms_skip_frozen_parameters(lambda found: True)
+
+
+@fault("a_transform_computes_the_gradients_of_frozen_parameters_too")
+def transforms_of_mixed_outputs_skip_frozen_parameters() -> Undo:
+    """The same, where an output of the module is no floating-point number."""
+
+    def mixed(found: Any) -> bool:
+        outputs = found if isinstance(found, tuple) else (found,)
+        return not all(t.is_floating_point() for t in outputs)
+
+    return _transforms_skip_frozen_parameters(mixed)
 
 
 @fault("a_compiled_module_hands_on_its_mode")
