@@ -107,7 +107,7 @@ def freezing_keeps_a_gradient_that_is_there(subject: Subject, setting: Setting) 
     kept = "kept = [None if p.grad is None else p.grad.clone() for p in model.parameters()]\n"
     kept += "model.requires_grad_(False)\nout = model(*x)\n"
     kept += "differentiate(out if isinstance(out, tuple) else (out,))\n"
-    kept += "same = [torch.allclose(a, b.grad, rtol=0, atol=0, equal_nan=True) if a is not None else b.grad is None\n"
+    kept += "same = [torch.allclose(a.to_dense(), b.grad.to_dense(), rtol=0, atol=0, equal_nan=True) if a is not None else b.grad is None\n"
     kept += "        for a, b in zip(kept, model.parameters())]"
     every(subject.backward(setting, after=kept).evaluate("all(same)"), True)
 

@@ -12,7 +12,7 @@ from ..relations import absent, agree, agree_with, every
 from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
 from ..specimen import DEFAULT_MODE
 from ..subject import Subject
-from ..traits import PARAMETRIC
+from ..traits import PARAMETRIC, SPARSE
 
 _ANY = {**OPTIMIZERS, **DECAYING, **PARTICULAR}
 #: One step. All optimizers take a closure; LBFGS needs one.
@@ -35,6 +35,7 @@ def _some(subject: Subject, table: dict[str, str]) -> list[str]:
     norms=("B26", "E20"),
     when=plain_grad,
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
     """Optimizer.step leaves parameters the leaves they were, and the grad mode as it was."""
@@ -52,6 +53,7 @@ def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
     norms=("B26",),
     when=all_of(plain_grad, unfrozen),
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
     """Optimizer.step leaves the grad mode of its caller, whichever it is."""
@@ -66,6 +68,7 @@ def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
     norms=("E7",),
     when=all_of(plain_grad, partly_frozen),
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_step_skips_parameters_without_gradient(subject: Subject, setting: Setting) -> None:
     """A parameter whose .grad is None does not move, in spite of weight decay and momentum."""
@@ -83,6 +86,7 @@ def a_step_skips_parameters_without_gradient(subject: Subject, setting: Setting)
     norms=("E8",),
     when=all_of(plain_grad, unfrozen),
     having=("scale",),
+    without=SPARSE,
 )
 def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
     subject: Subject, setting: Setting
@@ -104,6 +108,7 @@ def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
     norms=("E9",),
     when=all_of(plain_grad, unfrozen),
     having=("scale",),
+    without=SPARSE,
 )
 def a_zero_gradient_does_not_protect_from_weight_decay(subject: Subject, setting: Setting) -> None:
     """zero_grad(set_to_none=False) leaves zeros: weight decay still moves a frozen parameter."""
@@ -146,6 +151,7 @@ def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
     norms=("B27",),
     when=all_of(plain_grad, unfrozen),
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_closure_runs_with_grad_enabled(subject: Subject, setting: Setting) -> None:
     """step(closure) enables grad for the closure, called inside no_grad as well."""
