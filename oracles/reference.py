@@ -247,8 +247,8 @@ class _Machine:
         """Randomness, state and hooks: they know nothing of the grad mode."""
         prediction, traits, args = self.prediction, node.traits, node.arguments
         prediction.draws = max(prediction.draws, traits.draws(args, training))
-        if node.hooked in ("forward", "forward_pre") and traits.is_called:
-            prediction.calls[path] = prediction.calls.get(path, 0) + 1
+        if node.hooked in ("forward", "forward_pre"):
+            prediction.calls[path] = prediction.calls.get(path, 0) + traits.is_called
         moves = {f"{path}.{name}": sure for name, sure in traits.moves(args, training).items()}
         if node.parametrized == "spectral_norm" and training:
             base = f"{path}.parametrizations.weight.0"

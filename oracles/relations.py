@@ -114,7 +114,7 @@ def _is_something(value: Any, *, even_none: bool = False) -> bool:
 
 
 def same(observed: Any, expected: Any) -> bool:
-    """Whether two things are the same: dtype, shape, device, values, NaN in the same places.
+    """Whether two things are the same: dtype, shape, layout, device, values, NaN where NaN is.
 
     None is the same as None only. A tensor is the same as a tensor only. It counts as a
     comparison if one of the two is something: two gradients that are None have not been
@@ -129,8 +129,10 @@ def same(observed: Any, expected: Any) -> bool:
         return type(observed) is type(expected) and bool(observed == expected)
     if observed.dtype != expected.dtype or observed.shape != expected.shape:
         return False
-    if observed.device != expected.device:
+    if observed.device != expected.device or observed.layout != expected.layout:
         return False
+    if observed.is_sparse:  # the gradients of some embeddings: torch.equal takes none
+        observed, expected = observed.to_dense(), expected.to_dense()
     if torch.equal(observed, expected):
         return True
     nan = observed.isnan() & expected.isnan()
@@ -154,7 +156,7 @@ def describe(value: Any) -> str:
     if value.dtype == torch.uint8:
         # The state of a random generator: thousands of bytes, of which a digest says enough.
         return f"{kind} with checksum {zlib.crc32(bytes(value.tolist())):08x}"
-    text = " ".join(str(value.detach().cpu().flatten()[:8].tolist()).split())
+    text = " ".join(str(value.detach().cpu().to_dense().flatten()[:8].tolist()).split())
     return f"{kind} {text}{' ...' if value.numel() > 8 else ''}"
 
 
@@ -369,11 +371,12 @@ def ulps_between(observed: Tensor, expected: Tensor) -> float | None:
     """
     if not expected.dtype.is_floating_point and not expected.dtype.is_complex:
         return None
-    if observed.shape != expected.shape or observed.dtype != expected.dtype:
+    kinds = [(t.shape, t.dtype, t.layout) for t in (observed, expected)]
+    if kinds[0] != kinds[1]:
         return None
     if "meta" in (observed.device.type, expected.device.type):
         return None
-    a, b = observed.detach().cpu(), expected.detach().cpu()
+    a, b = observed.detach().cpu().to_dense(), expected.detach().cpu().to_dense()
     wide = torch.complex128 if b.dtype.is_complex else torch.float64
     a, b = a.to(wide), b.to(wide)
     finite = a.isfinite() & b.isfinite()

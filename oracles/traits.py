@@ -693,6 +693,8 @@ MODE_DEPENDENT: Final = (
 
 #: Kinds with parameters that all optimizers and transforms take: laws about parameters share them.
 PARAMETRIC: Final = ("Linear", "Conv1d", "PReLU", "scale")
+#: What optimizers and clipping do not take: sparse gradients, an option of embeddings.
+SPARSE: Final = ("sparse",)
 #: Kinds with buffers; all but the last move them.
 BUFFERED: Final = ("BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d", "shift")
 

@@ -154,6 +154,8 @@ def _node(draw: DrawFn, draft: _Draft, source: int, kind: Kind, extra: str | Non
 
 def _arguments(draw: DrawFn, draft: _Draft, source: int, kind: Kind) -> Arguments:
     arguments = kind.make(draw, draft.shapes[source])
+    if "sparse" in draft.without:
+        arguments.pop("sparse", None)
     if kind.inplace and source in draft.free and maybe(draw):
         return arguments | {"inplace": True}
     return arguments

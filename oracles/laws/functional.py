@@ -76,11 +76,11 @@ for name in {frozen!r}:
 with {context}:
     found = torch.func.grad(loss)(parameters, *again)
 for name, gradient in found.items():
-    model.get_parameter(name).grad = gradient
+    model.get_parameter(name).grad = gradient.to_dense()  # it may be sparse
 """
 _ZEROS = """\
 for p in model.parameters():
-    p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    p.grad = torch.zeros_like(p) if p.grad is None else p.grad.to_dense()
 """
 
 

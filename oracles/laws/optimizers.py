@@ -14,7 +14,7 @@ from ..relations import absent, agree, agree_with, every
 from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
 from ..specimen import DEFAULT_MODE
 from ..subject import Subject
-from ..traits import PARAMETRIC
+from ..traits import PARAMETRIC, SPARSE
 
 _ANY = {**OPTIMIZERS, **DECAYING, **PARTICULAR}
 #: One step. All optimizers take a closure; LBFGS needs one.
@@ -38,6 +38,7 @@ def _some(subject: Subject, table: dict[str, str]) -> list[str]:
     when=plain_grad,
     given=a_parameter_receives_a_gradient,
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
     """Optimizer.step leaves parameters the leaves they were, and the grad mode as it was."""
@@ -54,6 +55,7 @@ def a_step_records_nothing(subject: Subject, setting: Setting) -> None:
     when=all_of(plain_grad, unfrozen),
     given=a_parameter_receives_a_gradient,
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
     """Optimizer.step leaves the grad mode of its caller, whichever it is."""
@@ -68,6 +70,7 @@ def a_step_restores_the_grad_mode(subject: Subject, setting: Setting) -> None:
     norms=("E7",),
     when=all_of(plain_grad, partly_frozen),
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_step_skips_parameters_without_gradient(subject: Subject, setting: Setting) -> None:
     """A parameter whose .grad is None does not move, in spite of weight decay and momentum."""
@@ -97,6 +100,7 @@ _STILL: Final = "[torch.equal(state[n], p) for n, p in model.named_parameters() 
     when=all_of(plain_grad, unfrozen),
     given=a_parameter_receives_a_gradient,
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
     subject: Subject, setting: Setting
@@ -117,6 +121,7 @@ def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
     when=all_of(plain_grad, unfrozen),
     given=a_parameter_receives_a_gradient,
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_zero_gradient_does_not_protect_from_weight_decay(subject: Subject, setting: Setting) -> None:
     """zero_grad(set_to_none=False) leaves zeros: weight decay still moves a frozen parameter."""
@@ -151,6 +156,7 @@ def zero_grad_clears_every_gradient(subject: Subject, setting: Setting) -> None:
     norms=("B27",),
     when=all_of(plain_grad, unfrozen),
     having=PARAMETRIC,
+    without=SPARSE,
 )
 def a_closure_runs_with_grad_enabled(subject: Subject, setting: Setting) -> None:
     """step(closure) enables grad for the closure, called inside no_grad as well."""

@@ -15,6 +15,7 @@ from ..relations import agree, equal, every, holds, refuses
 from ..sample import Sample
 from ..setting import Setting, plain_grad
 from ..subject import Subject
+from ..traits import SPARSE
 
 
 def _batches(sample: Sample) -> list[Tensor]:
@@ -143,7 +144,12 @@ _CLIPPED = "nn.utils.clip_grad_norm_(model.parameters(), 0.1)\n"
 _CLIPPED_BY_VALUE = "nn.utils.clip_grad_value_(model.parameters(), 0.1)\n"
 
 
-@law(source="nn.utils.clip_grad_norm_; clip_grad_value_", norms=("L6",), when=plain_grad)
+@law(
+    source="nn.utils.clip_grad_norm_; clip_grad_value_",
+    norms=("L6",),
+    when=plain_grad,
+    without=SPARSE,
+)
 def clipping_leaves_alone_what_has_no_gradient(subject: Subject, setting: Setting) -> None:
     """Clipping makes no gradient, moves no parameter and changes no flag."""
     plain = subject.backward(setting)

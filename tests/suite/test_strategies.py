@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -20,20 +20,32 @@ import oracles.laws
 from oracles.case import Case
 from oracles.deviations import load
 from oracles.law import LAWS, Refused, Unsupported, Violation, by_scope
-from oracles.recipe import BLOCKS, CONTAINERS, DTYPES, HOOKS, PARAMETRIZATIONS, WITHIN
+from oracles.recipe import (
+    BLOCKS,
+    CONTAINERS,
+    DTYPES,
+    HOOKS,
+    PARAMETRIZATIONS,
+    WITHIN,
+    Input,
+    Node,
+    Recipe,
+    names_of_values,
+)
 from oracles.reference import predict
+from oracles.relations import agree_with
 from oracles.run import Run
 from oracles.sample import Nesting
 from oracles.setting import CONTEXTS, fold
 from oracles.specimen import Plan, Specimen
 from oracles.subject import Subject, forget
-from oracles.traits import CLASSES, DROPOUTS, MODE_DEPENDENT, TRAITS, class_of
+from oracles.traits import CLASSES, DROPOUTS, MODE_DEPENDENT, SPARSE, TRAITS, Returns, class_of
 from oracles.trial import Trial
 from strategies import cases, drawn_for, nestings, recipes, samples, specimens
-from strategies.layers import KINDS
-from strategies.recipes import BUDGET, CHECKPOINT, FEATURES
+from strategies.layers import KINDS, Shape
+from strategies.recipes import BUDGET, CHECKPOINT, FEATURES, _Draft
 
-from .helpers import drawn, drawn_specimens, examples, outline, simplest
+from .helpers import drawn, drawn_specimens, examples, outline, runnable, simplest
 
 assert oracles.laws.THEORIES
 #: Different specimens among these many draws are looked at.
@@ -230,7 +242,7 @@ def test_kinds_are_asked_for_and_not_asked_for_at_once() -> None:
 
 
 #: What a law may ask for, or not ask for, beside kinds of nodes.
-EXTRAS = {*WITHIN, *HOOKS, *PARAMETRIZATIONS, *FEATURES, CHECKPOINT}
+EXTRAS = {*WITHIN, *HOOKS, *PARAMETRIZATIONS, *FEATURES, CHECKPOINT, *SPARSE}
 
 
 @pytest.mark.parametrize("law", [n for n in sorted(LAWS) if LAWS[n].having or LAWS[n].without])
@@ -246,6 +258,7 @@ def test_a_law_is_given_what_it_asks_for(law: str) -> None:
             present |= {class_of(node.op) if asked.over_layers else node.op} | done
             present |= {name for name, ways in FEATURES.items() if not done.isdisjoint(ways)}
             present |= {CHECKPOINT} if node.checkpointed else set()
+            present |= {"sparse"} if node.arguments.get("sparse") else set()
         assert present.isdisjoint(asked.without)
         assert not asked.having or not present.isdisjoint(asked.having), fields["specimen"]
 
@@ -304,6 +317,67 @@ def test_a_rejection_would_be_noticed() -> None:
         test_nothing_is_rejected(st.integers(0, 9999).filter(lambda n: n % 7 == 6))
 
 
+# --- what may be done to a value, and to a layer ------------------------------------------
+
+
+#: A layer that hands on a new tensor, whatever is done to it.
+_DENSE = {"in_features": 4, "out_features": 4}
+
+
+@pytest.mark.parametrize("hooked", ["", *HOOKS])
+def test_what_a_layer_used_again_returns_is_free_as_it_was_the_first_time(hooked: str) -> None:
+    """A full backward hook hands on a view, which may not be written into, each time."""
+    draft = _Draft("float32", (Shape((2, 4)),))
+    draft.add(Node("Linear", (0,), _DENSE, hooked=hooked), (Shape((2, 4)),))
+    first = set(draft.free)
+    draft.add(Node("Linear", (0,), _DENSE, shared=0), (Shape((2, 4)),))
+    assert first == ({1} if hooked != "full_backward" else set())
+    assert draft.free == first | {value + 1 for value in first}
+
+
+def _written(recipe: Recipe) -> Iterator[tuple[Recipe, Node, int]]:
+    """Each node that writes into its input, and that input, with the module it is in."""
+    for node in recipe.nodes:
+        if node.body is not None:
+            yield from _written(node.body)
+        elif KINDS[node.op].writes or node.arguments.get("inplace"):
+            yield recipe, node, node.inputs[0]
+
+
+def test_only_what_is_new_in_every_mode_and_not_needed_by_backward_is_written_into() -> None:
+    seen = set()
+    for specimen in drawn_specimens(DRAWS):
+        for recipe, node, value in _written(specimen.recipe):
+            makers = [
+                maker
+                for maker, names in zip(recipe.nodes, names_of_values(recipe)[1], strict=True)
+                for _ in names
+            ]
+            assert value >= len(recipe.inputs), outline(recipe)
+            maker = makers[value - len(recipe.inputs)]
+            maker = maker if maker.shared is None else recipe.nodes[maker.shared]
+            assert maker.body is None and maker.hooked != "full_backward"
+            returns = {maker.traits.returns(maker.arguments, mode) for mode in (True, False)}
+            assert returns == {Returns.FRESH} and not maker.traits.saves_output
+            assert node.hooked != "full_backward"
+            seen.add(node.op)
+    assert seen >= {"mul_", "add_", "ReLU", "Dropout"}
+
+
+def test_a_layer_that_nothing_calls_has_no_hook() -> None:
+    """Nothing would fire it, and the reference model counts no calls of one that has."""
+    for specimen in drawn_specimens(DRAWS):
+        assert all(n.body or n.traits.is_called for n in specimen.recipe.walk() if n.hooked)
+    uncalled = [op for op, t in TRAITS.items() if t.is_layer and not t.is_called]
+    assert uncalled
+    for op, hook in product(uncalled, ("forward", "forward_pre")):
+        node = Node(op, (0,), {"sizes": [4]}, hooked=hook)
+        specimen = Specimen(Recipe((Input((2, 4)),), (node,), (1,)))
+        calls = predict(specimen.recipe, specimen.mixture).hook_calls()
+        assert set(calls.values()) == {0}
+        agree_with(Subject(specimen).run(specimen.mixture).calls, calls)
+
+
 # --- whether it runs -----------------------------------------------------------------------
 
 
@@ -342,7 +416,7 @@ def test_every_kind_runs_where_it_is_asked_for() -> None:
     for op in asked:
         for specimen in drawn(specimens(having=(op,), budget=1), 3):
             try:
-                Subject(specimen).backward(specimen.mixture)
+                Subject(specimen).backward(runnable(specimen)[-1])
                 running.add(op)
             except Refused as refusal:
                 failing[f"{op}: {str(refusal)[:120]}"] += 1
