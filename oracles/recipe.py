@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 
-from .traits import TRAITS, Traits
+from .traits import FORWARD, REPLACED, TRAITS, Traits, rendered
 
 DTYPES: Final[dict[str, torch.dtype]] = {
     "float32": torch.float32,
@@ -80,6 +80,11 @@ class Node:
         """The claims about this kind of node."""
         return TRAITS[self.op]
 
+    @property
+    def outputs(self) -> tuple[bool, ...]:
+        """For each value it returns, whether gradients flow through it."""
+        return self.traits.outputs(self.arguments)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -116,6 +121,16 @@ class Recipe:
     def modules(self) -> list[str]:
         """Paths of the submodules that the recipe makes itself, in order."""
         return [path for path, node in self.paths() if _is_module(node)]
+
+    def parts(self) -> list[str]:
+        """Paths of the submodules that lie in another: in a block, or in a layer of several."""
+        found = []
+        for path, node in self.paths():
+            if _is_module(node) and "." in path.removeprefix("layers."):
+                found.append(path)
+            if node.body is None:
+                found += [f"{path}.{part}" for part in node.traits.parts(node.arguments)]
+        return found
 
     def walk(self) -> Iterator[Node]:
         """Every node, those of blocks included."""
@@ -201,6 +216,30 @@ def initialised(lazy, shape):
     lazy(torch.zeros(shape))
     return lazy
 """
+#: Functions that expressions of the traits table use, by name.
+_HELPERS: Final = {
+    "replacing": """
+
+def replacing(layer, parts):
+    for path, part in parts.items():
+        owner, _, name = path.rpartition(".")
+        setattr(layer.get_submodule(owner), name, part)
+    return layer
+""",
+    "packed": """
+
+def packed(layer, x, lengths, hx=None, enforce_sorted=True):
+    form = {"batch_first": layer.batch_first, "enforce_sorted": enforce_sorted}
+    out, state = layer(nn.utils.rnn.pack_padded_sequence(x, lengths, **form), hx)
+    return nn.utils.rnn.pad_packed_sequence(out, layer.batch_first)[0], state
+""",
+    "flat": """
+
+def flat(returned):
+    out, (h, c) = returned
+    return out, h, c
+""",
+}
 
 
 def render(recipe: Recipe, name: str = "Model") -> str:
@@ -214,7 +253,9 @@ def render(recipe: Recipe, name: str = "Model") -> str:
         preamble += _COUNT_CALLS
     if any("first" in n.arguments for n in recipe.walk()):
         preamble += _INITIALISE
-    return preamble + "".join(f"\n\n{text}" for text in _classes(recipe, name))
+    classes = "".join(f"\n\n{text}" for text in _classes(recipe, name))
+    preamble += "".join(text for name, text in _HELPERS.items() if f"{name}(" in classes)
+    return preamble + classes
 
 
 def _classes(recipe: Recipe, name: str) -> Iterator[str]:
@@ -272,17 +313,15 @@ def _maker(node: Node, block_name: str) -> str:
     if node.op == "Sequential" and node.body is not None:
         return f"nn.Sequential({', '.join(_maker(n, '') for n in node.body.nodes)})"
     first = node.arguments.get("first")  # of a lazy layer: the shape of what it sees first
-    given = {k: v for k, v in node.arguments.items() if k != "first"}
-    arguments = ", ".join(_argument(k, v) for k, v in given.items())
-    made = node.traits.makes.format(op=node.op, args=arguments, first=first and tuple(first))
+    if node.traits.made is not None:
+        made = node.traits.made(node.arguments)
+    else:
+        kept = ((k, v) for k, v in node.arguments.items() if k not in ("first", FORWARD, REPLACED))
+        arguments = ", ".join(rendered(k, v) for k, v in kept)
+        made = node.traits.makes.format(op=node.op, args=arguments, first=first and tuple(first))
     if node.parametrized:
         return f"nn.utils.parametrizations.{node.parametrized}({made})"
     return made
-
-
-def _argument(key: str, value: Any) -> str:
-    value = tuple(value) if isinstance(value, list) else value
-    return f"*{value!r}" if key == "sizes" else f"{key}={value!r}"
 
 
 def names_of_values(recipe: Recipe) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -290,7 +329,7 @@ def names_of_values(recipe: Recipe) -> tuple[list[str], list[tuple[str, ...]]]:
     values = [f"x{i}" for i in range(len(recipe.inputs))]
     assigned = []
     for index, node in enumerate(recipe.nodes):
-        count = len(node.body.outputs) if node.body else len(node.traits.differentiable)
+        count = len(node.body.outputs) if node.body else len(node.outputs)
         names = (f"h{index}",) if count == 1 else tuple(f"h{index}_{k}" for k in range(count))
         assigned.append(names)
         values += names
@@ -314,7 +353,7 @@ def _call(recipe: Recipe, index: int, values: list[str]) -> str:
     arguments = [values[i] for i in node.inputs]
     layer = f"self.{_dotted(recipe.own_path(index))}"
     if node.body is None:
-        return node.traits.call.format(*arguments, self=layer)
+        return node.traits.expression(node.arguments).format(*arguments, self=layer)
     if node.checkpointed:
         return f"checkpoint({', '.join([layer, *arguments])}, use_reentrant=False)"
     return f"{layer}({', '.join(arguments)})"

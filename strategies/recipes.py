@@ -17,7 +17,7 @@ from hypothesis.strategies import DrawFn
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting
 from oracles.specimen import Specimen
-from oracles.traits import MODE_DEPENDENT, TRAITS, Returns, kinds_of
+from oracles.traits import FORWARD, MODE_DEPENDENT, TRAITS, Returns, kinds_of
 
 from .layers import KINDS, Kind, Shape
 from .layers.kinds import WIDE, maybe, pick, upto
@@ -218,7 +218,7 @@ def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
         if not kinds or (inner.nodes and not draw(upto(3))):
             break
         kind = pick(draw, kinds)
-        arguments = kind.make(draw, inner.shapes[latest])
+        arguments = _plain(kind.make(draw, inner.shapes[latest]))
         inner.add(
             Node(kind.op, (latest,), arguments), kind.outputs(arguments, inner.shapes[latest])
         )
@@ -229,6 +229,11 @@ def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
     body = Recipe((Input(shape.sizes, shape.high),), tuple(inner.nodes), outputs, "Sequential")
     draft.add(Node("Sequential", (source,), body=body), (inner.shapes[-1],))
     return spent
+
+
+def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a layer that is called with its input alone."""
+    return {key: value for key, value in arguments.items() if key != FORWARD}
 
 
 def _chains(kind: Kind) -> bool:
@@ -396,7 +401,7 @@ def specimens(
     floating = [i for i, given in enumerate(recipe.inputs) if not given.high]
     mixture = Setting(
         training=not maybe(draw),
-        switched=_subset(draw, _outermost(recipe)),
+        switched=_switched(draw, recipe),
         grad=stack(draw),
         frozen=_subset(draw, recipe.parameters()),
         inputs=_subset(draw, floating),
@@ -417,11 +422,26 @@ def layers(draw: DrawFn, name: str) -> Specimen:
     recipe = Recipe((Input(*shape),), tuple(draft.nodes), outputs)
     mixture = Setting(
         training=not maybe(draw),
+        switched=_some_parts(draw, recipe),
         grad=stack(draw),
         frozen=_subset(draw, recipe.parameters()),
         inputs=() if kind.integer else _subset(draw, [0]),
     )
     return Specimen(recipe, dtype, draw(upto(2**16)), mixture)
+
+
+def _switched(draw: DrawFn, recipe: Recipe) -> tuple[str, ...]:
+    """Outermost submodules, and now and then some that lie in another."""
+    return _subset(draw, _outermost(recipe)) + _some_parts(draw, recipe)
+
+
+def _some_parts(draw: DrawFn, recipe: Recipe) -> tuple[str, ...]:
+    """Submodules that lie in another: mostly none, else one or a subset of them."""
+    parts = recipe.parts()
+    form = draw(upto(3)) if parts else 0
+    if form < 2:
+        return ()
+    return (pick(draw, parts),) if form == 2 else _subset(draw, parts)
 
 
 def _outermost(recipe: Recipe) -> list[str]:

@@ -29,6 +29,7 @@ class Shape(NamedTuple):
 
 Arguments = dict[str, Any]
 Maker = Callable[[DrawFn, Shape], Arguments]
+Returned = Callable[[Arguments, Shape], tuple[Shape, ...]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Kind:
     dense   whether it is a view only of inputs that lie densely in memory
     bound   of an integer output: what its values are less than; without it nothing follows
     size    of how many plain layers it is made, about: so it counts in the budget of a module
+    returns the shapes of what it returns, where that is known without asking torch
     """
 
     op: str
@@ -58,9 +60,12 @@ class Kind:
     dense: bool
     bound: Callable[[Shape], int] | None
     size: int
+    returns: Returned | None
 
     def outputs(self, arguments: Arguments, shape: Shape) -> tuple[Shape, ...]:
         """The shapes of what it returns for an input of this shape."""
+        if self.returns is not None:
+            return self.returns(arguments, shape)
         bound = -1 if self.bound is None else self.bound(shape)
         found = _returned(self.op, repr(arguments), shape)
         return tuple(Shape(sizes, 0 if floating else bound) for sizes, floating in found)
@@ -80,15 +85,15 @@ def kind(
     dense: bool = False,
     bound: Callable[[Shape], int] | None = None,
     size: int = 1,
+    returns: Returned | None = None,
 ) -> Callable[[Maker], Maker]:
     """Register a maker for each of these ops that this torch has."""
 
     def register(make: Maker) -> Maker:
         for op in ops:
             if torch_has(class_of(op)):
-                KINDS[op] = Kind(
-                    op, make, ranks, dtypes, fits, second, writes, integer, dense, bound, size
-                )
+                looks = (ranks, dtypes, fits, second, writes, integer, dense, bound, size, returns)
+                KINDS[op] = Kind(op, make, *looks)
         return make
 
     return register
@@ -135,7 +140,7 @@ def given(**arguments: Any) -> Arguments:
 def _returned(op: str, arguments: str, shape: Shape) -> tuple[tuple[tuple[int, ...], bool], ...]:
     """Sizes of what the node returns, and whether it is floating point: torch is asked, once."""
     node = Node(op, (0, 0) if KINDS[op].second else (0,), eval(arguments))
-    outputs = tuple(range(1, 1 + len(node.traits.differentiable)))
+    outputs = tuple(range(1, 1 + len(node.outputs)))
     recipe = Recipe((Input(shape.sizes, shape.high),), (node,), outputs)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         given = torch.zeros(shape.sizes, dtype=torch.long if shape.high else torch.float32)
