@@ -520,6 +520,9 @@ def _parts_of_stack(
     def parts(args: Arguments) -> _Parts:
         found = _Parts(modules=("layers",))
         inside = {k: v for k, v in args.items() if k not in (FORWARD, REPLACED)}
+        if layer is _DECODER_LAYER:
+            # A copy of a decoder layer has ReLU in the place of a module that it is given.
+            inside["activation"] = "relu"
         for n in range(args.get("num_layers", layers)):
             found += layer(inside).at(f"layers.{n}")
         if args.get("norm"):

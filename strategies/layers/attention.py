@@ -219,6 +219,15 @@ def encoder_layer(draw: DrawFn, shape: Shape) -> Arguments:
     return arguments | {"forward": given}
 
 
+def _without_prelu(arguments: Arguments) -> Arguments:
+    """Copies of a decoder layer lose a module that is their activation, but not its parameters.
+
+    They are registered then, and neither used nor found by their names.
+    """
+    lost = arguments.get("activation") == "nn.PReLU()"
+    return arguments | {"activation": "nn.ReLU()"} if lost else arguments
+
+
 def _stack(draw: DrawFn, shape: Shape) -> Arguments:
     """Layers and, now and then, a norm after them."""
     arguments = _layer(draw, shape) | {"num_layers": size(draw, most=2)}
@@ -285,7 +294,7 @@ def decoder_layer(draw: DrawFn, shape: Shape) -> Arguments:
 
 @kind("TransformerDecoder", ranks=(3, 2), dtypes=WIDE, size=6, returns=_same)
 def decoder(draw: DrawFn, shape: Shape) -> Arguments:
-    arguments = _stack(draw, shape)
+    arguments = _without_prelu(_stack(draw, shape))
     last = arguments["num_layers"] - 1
     arguments = _with_replacements(draw, arguments, encodes=False, path=f"layers.{last}.")
     return arguments | {"forward": _for_decoder(draw, shape, arguments)}
@@ -299,7 +308,7 @@ def _for_decoder(draw: DrawFn, shape: Shape, arguments: Arguments) -> Arguments:
 
 @kind("Transformer", ranks=(3, 2), dtypes=WIDE, size=8, returns=_same)
 def transformer(draw: DrawFn, shape: Shape) -> Arguments:
-    arguments = _layer(draw, shape)
+    arguments = _without_prelu(_layer(draw, shape))
     first, heads = arguments["batch_first"], arguments["nhead"]
     sides = ("encoder", "decoder")
     counts = draw(upto(3))
@@ -307,7 +316,7 @@ def transformer(draw: DrawFn, shape: Shape) -> Arguments:
     custom = draw(upto(7))
     for k, side in enumerate(sides):
         if custom == 6 + k:
-            made = _stack(draw, shape) | {"batch_first": first}
+            made = _without_prelu(_stack(draw, shape)) | {"batch_first": first}
             arguments[f"custom_{side}"] = made
             heads = 0  # masks that are not the same for all heads must fit both sides
     given: Arguments = {}
