@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 
-from .traits import FORWARD, REPLACED, TRAITS, Traits, rendered
+from .traits import TRAITS, Traits, argument
 
 DTYPES: Final[dict[str, torch.dtype]] = {
     "float32": torch.float32,
@@ -54,7 +54,7 @@ class Node:
 
     op            a layer or function of the traits table, or a block: a module of its own
     inputs        which earlier values it takes, by position
-    arguments     what its layer is made with
+    arguments     what its layer is made with, and what its call is given beside its inputs
     within        the grad mode it runs in, inside forward: "", "no_grad" or "enable_grad"
     shared        an earlier node of the same module whose layer it calls again
     tied          an earlier node of the same module whose weight it shares
@@ -316,9 +316,11 @@ def _maker(node: Node, block_name: str) -> str:
     if node.traits.made is not None:
         made = node.traits.made(node.arguments)
     else:
-        kept = ((k, v) for k, v in node.arguments.items() if k not in ("first", FORWARD, REPLACED))
-        arguments = ", ".join(rendered(k, v) for k, v in kept)
-        made = node.traits.makes.format(op=node.op, args=arguments, first=first and tuple(first))
+        kept = {k: v for k, v in node.arguments.items() if k not in ("first", *node.traits.given)}
+        arguments = ", ".join(argument(k, v) for k, v in kept.items())
+        norm = "".join(f", {argument(k, v)}" for k, v in node.arguments.get("norm", {}).items())
+        shown = first and tuple(first)
+        made = node.traits.makes.format(op=node.op, args=arguments, first=shown, norm=norm)
     if node.parametrized:
         return f"nn.utils.parametrizations.{node.parametrized}({made})"
     return made
@@ -353,7 +355,7 @@ def _call(recipe: Recipe, index: int, values: list[str]) -> str:
     arguments = [values[i] for i in node.inputs]
     layer = f"self.{_dotted(recipe.own_path(index))}"
     if node.body is None:
-        return node.traits.expression(node.arguments).format(*arguments, self=layer)
+        return node.traits.called(node.arguments).format(*arguments, self=layer)
     if node.checkpointed:
         return f"checkpoint({', '.join([layer, *arguments])}, use_reentrant=False)"
     return f"{layer}({', '.join(arguments)})"

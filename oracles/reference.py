@@ -253,7 +253,7 @@ class _Machine:
         inner = [f"{path}.{part}" for part in traits.drawing(args) if part]
         drawing = any(map(self.setting.trains, inner)) if inner else training
         prediction.draws = max(prediction.draws, traits.draws(args, drawing))
-        if node.hooked in ("forward", "forward_pre"):
+        if node.hooked in ("forward", "forward_pre") and traits.is_called:
             prediction.calls[path] = prediction.calls.get(path, 0) + 1
         moves = {f"{path}.{name}": sure for name, sure in traits.moves(args, training).items()}
         if node.parametrized == "spectral_norm" and training:

@@ -15,6 +15,9 @@ from typing import Any, Final
 
 Arguments = Mapping[str, Any]
 
+#: An argument {TENSOR: numbers} is a tensor of them, one {NAMED: name} what has this name.
+TENSOR: Final = "tensor"
+NAMED: Final = "named"
 #: The argument of a node that says what forward is given beside its inputs, by name.
 FORWARD: Final = "forward"
 #: The argument of a node that says which parts of its layer are replaced once it is built.
@@ -75,10 +78,12 @@ def _reached(args: Arguments, output: int) -> tuple[str, ...]:
 class Traits:
     """The claims about one kind of node, as functions of its arguments and its mode.
 
-    call            the expression that runs it; ``{self}`` is the layer, ``{0}`` an input
-    calls           the same, where its arguments say what forward is given beside inputs
+    call            the expression that runs it; ``{self}`` is the layer, ``{0}`` an input; or how
+                    its arguments tell that expression
+    given           which of its arguments that expression uses, and not what makes the layer
     makes           the expression that makes its layer, parameter or buffer; ``{args}``
-                    its arguments; empty for a function
+                    its arguments, ``{first}`` the shape that a lazy layer sees first, ``{norm}``
+                    the arguments of a function of nn.utils; empty for a function
     made            the same, where its arguments are not those of one constructor
     parameters      names of its parameters, below its own path
     buffers         names of its buffers
@@ -96,8 +101,8 @@ class Traits:
     batch           whether training refuses one value a channel or instance, and eval does not
     """
 
-    call: str = "{self}({0})"
-    calls: Callable[[Arguments], str] | None = None
+    call: str | Callable[[Arguments], str] = "{self}({0})"
+    given: tuple[str, ...] = ()
     makes: str = "nn.{op}({args})"
     made: Callable[[Arguments], str] | None = None
     parameters: Callable[[Arguments], tuple[str, ...]] = _nothing
@@ -120,6 +125,15 @@ class Traits:
         """Whether the node is an ``nn.Module`` of its own."""
         return "nn." in self.makes and not self.makes.startswith("nn.Parameter(")
 
+    def called(self, arguments: Arguments) -> str:
+        """The expression that runs it, with these arguments."""
+        return self.call if isinstance(self.call, str) else self.call(arguments)
+
+    @property
+    def is_called(self) -> bool:
+        """Whether its layer is called, so that hooks on it fire: a list of parameters is not."""
+        return "{self}(" in self.called({})
+
     @property
     def has_state(self) -> bool:
         """Whether the node owns something that is made in ``__init__``."""
@@ -128,10 +142,6 @@ class Traits:
     def outputs(self, args: Arguments) -> tuple[bool, ...]:
         """For each output with these arguments, whether gradients flow through it."""
         return self.differentiable if self.several is None else self.several(args)
-
-    def expression(self, args: Arguments) -> str:
-        """The expression that runs it with these arguments, before inputs are filled in."""
-        return self.call if self.calls is None or FORWARD not in args else self.calls(args)
 
 
 def _returning(kind: Returns) -> Callable[[Arguments, bool], Returns]:
@@ -142,8 +152,14 @@ def _weight_and_bias(args: Arguments) -> tuple[str, ...]:
     return ("weight", "bias") if args.get("bias", True) else ("weight",)
 
 
+def _transposed_call(args: Arguments) -> str:
+    """nn.ConvTranspose2d: the size of its output may be given to forward."""
+    wanted = args.get("output_size")
+    return f"{{self}}({{0}}, output_size={tuple(wanted)})" if wanted else "{self}({0})"
+
+
 def _affine(default: bool, key: str = "affine") -> Callable[[Arguments], tuple[str, ...]]:
-    return lambda args: ("weight", "bias") if args.get(key, default) else ()
+    return lambda args: _weight_and_bias(args) if args.get(key, default) else ()
 
 
 _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
@@ -214,9 +230,19 @@ _DROPOUT: Final = Traits(
 
 
 def _unbatched_dropout_returns(args: Arguments, training: bool) -> Returns:
-    """F.dropout3d adds a batch dimension to four-dimensional inputs, and takes it off again."""
+    """F.dropout3d adds a batch dimension to four-dimensional inputs, and takes it off again.
+
+    In place it does so by unsqueeze_ and squeeze_, which write, in evaluation too.
+    """
+    if args.get("inplace", False):
+        return Returns.WRITTEN
     returns = _dropout_returns(args, training)
     return Returns.VIEW if returns is Returns.ITSELF else returns
+
+
+def _alpha_dropout_returns(args: Arguments, training: bool) -> Returns:
+    """nn.AlphaDropout has an option inplace, which its forward does not hand on."""
+    return _dropout_returns({"p": args.get("p", 0.5)}, training)
 
 
 def _always_drops(args: Arguments, training: bool) -> Certainty:
@@ -238,10 +264,17 @@ def _rrelu_draws(args: Arguments, training: bool) -> Certainty:
 # --- what a layer is made with, and what forward is given --------------------------------------
 
 
-def rendered(key: str, value: Any) -> str:
+def argument(key: str, value: Any) -> str:
     """An argument of a constructor as Python source."""
-    value = tuple(value) if isinstance(value, list) else value
-    return f"*{value!r}" if key == "sizes" else f"{key}={value!r}"
+    return f"*{tuple(value)!r}" if key == "sizes" else f"{key}={written(value)}"
+
+
+def written(value: Any) -> str:
+    """An argument as an expression. Data has no tensors, tuples and names: see `TENSOR`."""
+    if isinstance(value, Mapping):
+        ((kind, said),) = value.items()
+        return f"torch.tensor({written(said)})" if kind == TENSOR else str(said)
+    return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def _given(value: Any) -> str:
@@ -278,10 +311,10 @@ def _options(args: Arguments, *but: str) -> str:
     return "".join(f", {name}={_given(value)}" for name, value in given.items() if name not in but)
 
 
-def _made(name: str, args: Arguments, *but: str, first: str = "") -> str:
+def _made(name: str, args: Arguments, *but: str) -> str:
     """A call of a constructor with these arguments, but for some."""
-    given = [rendered(k, v) for k, v in args.items() if k not in (FORWARD, REPLACED, *but)]
-    return f"nn.{name}({', '.join([first] * bool(first) + given)})"
+    given = (argument(k, v) for k, v in args.items() if k not in (FORWARD, REPLACED, *but))
+    return f"nn.{name}({', '.join(given)})"
 
 
 def _drops_some(args: Arguments, default: float) -> bool:
@@ -302,7 +335,7 @@ def _recurrent_parameters(args: Arguments) -> tuple[str, ...]:
 
 
 def _between_layers(args: Arguments) -> bool:
-    return args.get("num_layers", 1) > 1
+    return bool(args.get("num_layers", 1) > 1)
 
 
 def _drawing_where(
@@ -314,14 +347,17 @@ def _drawing_where(
     )
 
 
-def _recurrent_call(states: int) -> Callable[[Arguments], str]:
+def _recurrent_call(call: str, states: int) -> Callable[[Arguments], str]:
     """What runs the layer: packed or not, with a state to begin with or not.
 
+    call    what runs it where its arguments say nothing of forward
     states  how many states it returns beside its output, which are seen if "states" says so
     """
 
-    def call(args: Arguments) -> str:
-        given = args[FORWARD]
+    def called(args: Arguments) -> str:
+        given = args.get(FORWARD)
+        if given is None:
+            return call
         if "lengths" in given:
             lengths = list(given["lengths"])
             ran = f"packed({{self}}, {{0}}, {lengths}{_options(args, 'lengths', 'states')})"
@@ -331,7 +367,7 @@ def _recurrent_call(states: int) -> Callable[[Arguments], str]:
             return f"{ran}[0]"
         return ran if states == 1 else f"flat({ran})"
 
-    return call
+    return called
 
 
 def _recurrent_outputs(states: int) -> Callable[[Arguments], tuple[bool, ...]]:
@@ -343,8 +379,8 @@ def _recurrent(
 ) -> Traits:
     """nn.LSTM: dropout acts on the outputs of each layer except the last, in training."""
     return Traits(
-        call=call,
-        calls=_recurrent_call(states),
+        call=_recurrent_call(call, states),
+        given=(FORWARD,),
         makes=makes,
         parameters=_recurrent_parameters,
         draws=_drawing_where(lambda args: _between_layers(args) and _drops_some(args, 0.0)),
@@ -364,11 +400,12 @@ def _cell(states: int) -> Traits:
 
     def call(args: Arguments) -> str:
         ran = f"{{self}}({{0}}{_options(args, 'states')})"
-        return ran if states == 1 or args[FORWARD].get("states", False) else f"{ran}[0]"
+        seen = states == 1 or args.get(FORWARD, {}).get("states", False)
+        return ran if seen else f"{ran}[0]"
 
     return Traits(
-        call="{self}({0})" if states == 1 else "{self}({0})[0]",
-        calls=call,
+        call=call,
+        given=(FORWARD,),
         parameters=_cell_parameters,
         several=lambda args: (True,) * (states if args.get(FORWARD, {}).get("states") else 1),
     )
@@ -393,6 +430,7 @@ def _attention_parameters(args: Arguments) -> tuple[str, ...]:
 
 def _attention_call(args: Arguments) -> str:
     """Self-attention; where keys or values are smaller, they are the first features."""
+    args = {FORWARD: {"need_weights": False}} | dict(args)
     taken = (f"[..., :{args[size]}]" if args.get(size) else "" for size in ("kdim", "vdim"))
     key, value = (f"{{0}}{part}" for part in taken)
     called = f"{{self}}({{0}}, {key}, {value}{_options(args)})"
@@ -408,11 +446,11 @@ def _not_in_the_weights(args: Arguments, output: int) -> tuple[str, ...]:
     return ("v_proj_weight", "bias_v", "out_proj.weight", "out_proj.bias") if output == 1 else ()
 
 
-def _attention(call: str, calls: Callable[[Arguments], str] | None = _attention_call) -> Traits:
+def _attention(call: str | Callable[[Arguments], str]) -> Traits:
     """nn.MultiheadAttention: the weights are a second output, in training those after dropout."""
     return Traits(
         call=call,
-        calls=calls,
+        given=(FORWARD,),
         makes="nn.MultiheadAttention({args})",
         parameters=_attention_parameters,
         parts=lambda args: ("out_proj",),
@@ -426,8 +464,6 @@ def _attention(call: str, calls: Callable[[Arguments], str] | None = _attention_
 
 #: Arguments of a stack of layers; all others are those of its layers.
 _OF_STACKS: Final = ("num_layers", "norm", "enable_nested_tensor", "mask_check")
-#: Activations that are given as strings; all others are source.
-_NAMED_ACTIVATIONS: Final = ("relu", "gelu")
 
 
 def _within(path: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -483,23 +519,23 @@ def _parts_of_layer(attentions: tuple[str, ...], norms: int) -> Callable[[Argume
             found += _Parts(affine).at(name)
         for name in ("dropout", *(f"dropout{n + 1}" for n in range(norms))):
             found += _Parts(drawing=dropping).at(name)
-        activation = str(args.get("activation", "relu"))
-        if activation.startswith("nn."):
+        activation = args.get("activation")
+        if isinstance(activation, Mapping) and activation[NAMED].startswith("nn."):
             found += _part_of_source(activation).at("activation")
         return _replaced(found, args)
 
     return parts
 
 
-def _part_of_source(source: str) -> _Parts:
-    return _Parts(("weight",) if source.startswith("nn.PReLU(") else ())
+def _part_of_source(part: Mapping[str, str]) -> _Parts:
+    return _Parts(("weight",) if part[NAMED].startswith("nn.PReLU(") else ())
 
 
 def _replaced(found: _Parts, args: Arguments) -> _Parts:
     """These parts, some of them replaced once the layer was built."""
     for path, part in args.get(REPLACED, {}).items():
         found = found.without(path)
-        found += (_part_of_source(part) if isinstance(part, str) else _parts_given(part)).at(path)
+        found += (_part_of_source(part) if NAMED in part else _parts_given(part)).at(path)
     return found
 
 
@@ -526,7 +562,7 @@ def _parts_of_stack(
         for n in range(args.get("num_layers", layers)):
             found += layer(inside).at(f"layers.{n}")
         if args.get("norm"):
-            found += _Parts(_norm_parameters(args["norm"])).at("norm")
+            found += _Parts(_norm_parameters(args["norm"][NAMED])).at("norm")
         return _replaced(found, args)
 
     return parts
@@ -551,20 +587,11 @@ def _parts_of_transformer(args: Arguments) -> _Parts:
     return _replaced(found, args)
 
 
-def _layer_source(name: str, args: Arguments, *but: str) -> str:
-    """The constructor of a layer of a transformer: its activation is a name, or source."""
-    activation = args.get("activation")
-    code = f"activation={activation}" if activation not in (None, *_NAMED_ACTIVATIONS) else ""
-    return _made(name, args, *(["activation"] if code else []), *but, first=code)
-
-
 def _stack_source(name: str, args: Arguments, layers: int) -> str:
     """The constructor of a stack of layers of a transformer."""
-    layer = _layer_source(f"{name}Layer", args, *_OF_STACKS)
-    given = {k: args[k] for k in ("enable_nested_tensor", "mask_check") if k in args}
-    norm = [f"norm={args['norm']}"] if args.get("norm") else []
-    rest = [str(args.get("num_layers", layers)), *norm, *(rendered(k, v) for k, v in given.items())]
-    return f"nn.{name}({', '.join([layer, *rest])})"
+    layer = _made(f"{name}Layer", args, *_OF_STACKS)
+    given = [argument(k, args[k]) for k in _OF_STACKS if k in args and k != "num_layers"]
+    return f"nn.{name}({', '.join([layer, str(args.get('num_layers', layers)), *given])})"
 
 
 def _transformer_source(args: Arguments) -> str:
@@ -573,7 +600,7 @@ def _transformer_source(args: Arguments) -> str:
         for key, name in zip(_CUSTOM, ("TransformerEncoder", "TransformerDecoder"), strict=True)
         if args.get(key) is not None
     ]
-    made = _layer_source("Transformer", args, *_CUSTOM)
+    made = _made("Transformer", args, *_CUSTOM)
     return f"{made[:-1]}, {', '.join(custom)})" if custom else made
 
 
@@ -593,12 +620,12 @@ def _replacing(source: Callable[[Arguments], str]) -> Callable[[Arguments], str]
     return made
 
 
-def _part_source(part: Any) -> str:
-    if isinstance(part, str):
-        return part
+def _part_source(part: Arguments) -> str:
+    if NAMED in part:
+        return written(part)
     if "embed_dim" in part:
         return _made("MultiheadAttention", part)
-    return _layer_source("TransformerEncoderLayer", part)
+    return _made("TransformerEncoderLayer", part)
 
 
 def _transformer(
@@ -609,8 +636,8 @@ def _transformer(
 ) -> Traits:
     """nn.TransformerEncoderLayer and its kin: dropout of 0.1 by default, and a fast path."""
     return Traits(
-        call=call,
-        calls=lambda args: f"{call[:-1]}{_options(args)})",
+        call=lambda args: f"{call[:-1]}{_options(args)})",
+        given=(FORWARD,),
         makes=makes,
         made=_replacing(made),
         parameters=lambda args: parts(args).parameters,
@@ -628,12 +655,54 @@ _PADDING: Final = (
 )
 
 
+def _bag_call(args: Arguments) -> str:
+    """nn.EmbeddingBag: a row is a bag, or where bags begin is told; the last end too, or not."""
+    given = "{0}"
+    if "bags" in args:
+        end = "{0}.numel() + 1" if args.get("include_last_offset", False) else "{0}.numel()"
+        starts = f"torch.arange(0, {end}, {{0}}.shape[1], device={{0}}.device)"
+        given = "{0}.flatten(), " + (f"offsets={starts}" if args["bags"] == "named" else starts)
+    if "weighted" in args:
+        of_rows = "{self}.weight[:, 0][{0}]"
+        constant = "torch.full({0}.shape, 0.5, dtype={self}.weight.dtype, device={0}.device)"
+        weights = of_rows if args["weighted"] == "by rows" else constant
+        given += f", per_sample_weights={weights}" + (".flatten()" if "bags" in args else "")
+    return f"{{self}}({given})"
+
+
 def _renormalises(args: Arguments, training: bool) -> Mapping[str, Certainty]:
     """nn.Embedding: rows longer than max_norm are rewritten in forward, in every mode."""
     return {"weight": Certainty.MAYBE} if args.get("max_norm") is not None else {}
 
 
 _EMBEDDING: Final = Traits(parameters=lambda args: ("weight",), moves=_renormalises)
+_EMBEDDING_BAG: Final = replace(_EMBEDDING, call=_bag_call, given=("bags", "weighted"))
+
+
+def _with_indices(
+    *names: str, draws: Callable[[Arguments, bool], Certainty] = _never
+) -> dict[str, Traits]:
+    """Pooling that returns where it found what it returns, too."""
+    return {
+        f"{name}_with_indices": Traits(
+            makes=f"nn.{name}({{args}}, return_indices=True)",
+            draws=draws,
+            differentiable=(True, False),
+        )
+        for name in names
+    }
+
+
+def _unpool_call(n: int) -> Callable[[Arguments], str]:
+    """nn.MaxUnpool1d undoes what a pooling of the same window has done to the input."""
+
+    def call(args: Arguments) -> str:
+        window = [str(args.get("kernel_size", 2)), str(args.get("stride"))]
+        window += [str(args.get("padding", 0)), "return_indices=True"]
+        wanted = f", output_size={tuple(args['output_size'])}" if "output_size" in args else ""
+        return f"{{self}}(*F.max_pool{n}d({{0}}, {', '.join(window)}){wanted})"
+
+    return call
 
 
 def _function(
@@ -654,8 +723,43 @@ def _function(
     )
 
 
-def _loss(call: str) -> Traits:
-    return Traits(call=call)
+def _rescaling(args: Arguments) -> tuple[str, ...]:
+    """Weights of a loss, which are its buffers."""
+    return tuple(name for name in ("weight", "pos_weight") if name in args)
+
+
+def _loss(call: str | Callable[[Arguments], str], given: tuple[str, ...] = ()) -> Traits:
+    return Traits(call=call, given=given, buffers=_rescaling)
+
+
+def _of_classes_call(args: Arguments) -> str:
+    """nn.CrossEntropyLoss: targets are the indices of classes, or the probabilities of each."""
+    probable = args.get("target") == "probabilities"
+    return "{self}({0}, {0}.softmax(1))" if probable else "{self}({0}, {0}.argmax(1))"
+
+
+def _poisson_call(args: Arguments) -> str:
+    return "{self}({0}, {1})" if args.get("log_input", True) else "{self}({0}.exp(), {1})"
+
+
+def _divergence_call(args: Arguments) -> str:
+    target = "log_softmax" if args.get("log_target", False) else "softmax"
+    return f"{{self}}({{0}}.log_softmax(-1), {{1}}.{target}(-1))"
+
+
+def _sequences_call(args: Arguments) -> str:
+    """nn.CTCLoss: targets of one label each, a row for each sequence or all in one."""
+    rows = "{0}.shape[1]" if args.get("target") == "concatenated" else "{0}.shape[1], 1"
+    label = "zeros" if args.get("blank", 0) else "ones"
+    targets = f"torch.{label}({rows}, dtype=torch.long, device={{0}}.device)"
+    lengths = "({0}.shape[0],) * {0}.shape[1], (1,) * {0}.shape[1]"
+    return f"{{self}}({{0}}.log_softmax(-1), {targets}, {lengths})"
+
+
+def _linear_cross_entropy_call(args: Arguments) -> str:
+    """nn.LinearCrossEntropyLoss: with out_features of two, a target for each of the two."""
+    several = ".unsqueeze(1).expand(-1, 2)" if args.get("out_features") else ""
+    return f"{{self}}({{0}}, (torch.arange({{0}}.shape[0], device={{0}}.device) % 2){several})"
 
 
 def _lazy(initialised: Traits) -> Traits:
@@ -671,7 +775,8 @@ def _hooked_norm(function: str, names: tuple[str, ...], state: tuple[str, ...]) 
         return dict.fromkeys(state, Certainty.MAYBE) if training else {}
 
     return Traits(
-        makes=f"nn.utils.{function}(nn.Linear({{args}}))",
+        makes=f"nn.utils.{function}(nn.Linear({{args}}){{norm}})",
+        given=("norm",),
         parameters=lambda args: (*(("bias",) if args.get("bias", True) else ()), *names),
         buffers=lambda args: state,
         moves=moves,
@@ -680,8 +785,17 @@ def _hooked_norm(function: str, names: tuple[str, ...], state: tuple[str, ...]) 
     )
 
 
+def _flatten_returns(args: Arguments, training: bool) -> Returns:
+    """nn.Flatten: of one dimension there is nothing to flatten."""
+    rank = args["rank"]
+    start, end = (args.get(k, d) % rank for k, d in (("start_dim", 1), ("end_dim", -1)))
+    return Returns.ITSELF if rank == 1 or start == end else Returns.VIEW
+
+
 def _cutoff_parameters(args: Arguments) -> tuple[str, ...]:
-    return ("head.weight", "tail.0.0.weight", "tail.0.1.weight")
+    head = ("head.weight", "head.bias") if args.get("head_bias", False) else ("head.weight",)
+    clusters = range(len(args.get("cutoffs", [2])))
+    return head + tuple(f"tail.{i}.{k}.weight" for i in clusters for k in (0, 1))
 
 
 def _functional_dropout_returns(args: Arguments, training: bool) -> Returns:
@@ -693,27 +807,27 @@ DROPOUTS: Final = (
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "Dropout1d_unbatched",
     "Dropout3d_unbatched",
     "AlphaDropout",
     "FeatureAlphaDropout",
 )
 
+_UNBATCHED_DROPOUT: Final = replace(_DROPOUT, returns=_unbatched_dropout_returns, saves_output=True)
+_ALPHA_DROPOUT: Final = replace(_DROPOUT, returns=_alpha_dropout_returns)
 _SIMPLE: Final = Traits()
 _LINEAR: Final = Traits(parameters=_weight_and_bias, saves_output=False)
+_TRANSPOSED: Final = replace(_LINEAR, call=_transposed_call, given=("output_size",))
 _SAME_SHAPE: Final = _loss("{self}({0}, {1})")
 
 LAYERS: Final[dict[str, Traits]] = {
     "Linear": _LINEAR,
     "Bilinear": Traits(call="{self}({0}, {1})", parameters=_weight_and_bias, saves_output=False),
     "Identity": Traits(returns=_returning(Returns.ITSELF), saves_output=False),
-    "Flatten": Traits(
-        returns=lambda args, training: Returns.ITSELF if args["rank"] <= 2 else Returns.VIEW,
-        makes="nn.Flatten()",
-        saves_output=False,
-    ),
+    "Flatten": Traits(returns=_flatten_returns, given=("rank",), saves_output=False),
     "Unflatten": Traits(returns=_returning(Returns.VIEW), saves_output=False),
     **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), _LINEAR),
-    **dict.fromkeys(("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"), _LINEAR),
+    **dict.fromkeys(("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"), _TRANSPOSED),
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), _BATCH_NORM),
     **dict.fromkeys(("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"), _INSTANCE_NORM),
     "GroupNorm": Traits(parameters=_affine(True)),
@@ -727,14 +841,10 @@ LAYERS: Final[dict[str, Traits]] = {
     "Dropout1d": _DROPOUT,
     "Dropout2d": _DROPOUT,
     "Dropout3d": _DROPOUT,
-    "Dropout3d_unbatched": replace(
-        _DROPOUT,
-        makes="nn.Dropout3d({args})",
-        returns=_unbatched_dropout_returns,
-        saves_output=True,
-    ),
-    "AlphaDropout": _DROPOUT,
-    "FeatureAlphaDropout": _DROPOUT,
+    "Dropout1d_unbatched": replace(_UNBATCHED_DROPOUT, makes="nn.Dropout1d({args})"),
+    "Dropout3d_unbatched": replace(_UNBATCHED_DROPOUT, makes="nn.Dropout3d({args})"),
+    "AlphaDropout": _ALPHA_DROPOUT,
+    "FeatureAlphaDropout": _ALPHA_DROPOUT,
     "RReLU": Traits(
         draws=_rrelu_draws,
         returns=_activation_returns,
@@ -750,18 +860,16 @@ LAYERS: Final[dict[str, Traits]] = {
     **dict.fromkeys(("Softmax", "Softmin", "LogSoftmax", "Softmax2d"), _SIMPLE),
     "PReLU": Traits(parameters=lambda args: ("weight",)),
     **dict.fromkeys(("MaxPool1d", "MaxPool2d", "MaxPool3d"), _SIMPLE),
-    "MaxPool2d_with_indices": Traits(
-        makes="nn.MaxPool2d({args}, return_indices=True)", differentiable=(True, False)
-    ),
+    **_with_indices("MaxPool1d", "MaxPool2d", "MaxPool3d"),
     **dict.fromkeys(("AvgPool1d", "AvgPool2d", "AvgPool3d"), _SIMPLE),
     **dict.fromkeys(("LPPool1d", "LPPool2d", "LPPool3d"), _SIMPLE),
     **dict.fromkeys(("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d"), _SIMPLE),
     **dict.fromkeys(("AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d"), _SIMPLE),
-    "MaxUnpool1d": Traits(call="{self}(*F.max_pool1d({0}, 2, return_indices=True))"),
-    "MaxUnpool2d": Traits(call="{self}(*F.max_pool2d({0}, 2, return_indices=True))"),
-    "MaxUnpool3d": Traits(call="{self}(*F.max_pool3d({0}, 2, return_indices=True))"),
+    **_with_indices("AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d"),
+    **{f"MaxUnpool{n}d": Traits(call=_unpool_call(n), given=("output_size",)) for n in (1, 2, 3)},
     "FractionalMaxPool2d": Traits(draws=_always_drops),
     "FractionalMaxPool3d": Traits(draws=_always_drops),
+    **_with_indices("FractionalMaxPool2d", "FractionalMaxPool3d", draws=_always_drops),
     **dict.fromkeys(("ConstantPad1d", "ConstantPad2d", "ConstantPad3d"), _SIMPLE),
     **dict.fromkeys(("ZeroPad1d", "ZeroPad2d", "ZeroPad3d"), _SIMPLE),
     **dict.fromkeys(("CircularPad1d", "CircularPad2d", "CircularPad3d"), _SIMPLE),
@@ -772,7 +880,7 @@ LAYERS: Final[dict[str, Traits]] = {
     **dict.fromkeys(("Fold", "Unfold"), _SIMPLE),
     **dict.fromkeys(("CosineSimilarity", "PairwiseDistance"), _SAME_SHAPE),
     "Embedding": _EMBEDDING,
-    "EmbeddingBag": _EMBEDDING,
+    "EmbeddingBag": _EMBEDDING_BAG,
     **dict.fromkeys(("RNN", "GRU"), _recurrent()),
     "LSTM": _recurrent(states=2),
     "GRU_packed": _recurrent(
@@ -783,14 +891,14 @@ LAYERS: Final[dict[str, Traits]] = {
     ),
     **dict.fromkeys(("RNNCell", "GRUCell"), _cell(1)),
     "LSTMCell": _cell(2),
-    "MultiheadAttention": _attention("{self}({0}, {0}, {0}, need_weights=False)[0]"),
+    "MultiheadAttention": _attention(_attention_call),
     "MultiheadAttention_padded": _attention(
-        f"{{self}}({{0}}, {{0}}, {{0}}, key_padding_mask={_PADDING})[0]", None
+        f"{{self}}({{0}}, {{0}}, {{0}}, key_padding_mask={_PADDING})[0]"
     ),
     "TransformerEncoderLayer": _transformer(
         "{self}({0})",
         "nn.TransformerEncoderLayer({args})",
-        lambda args: _layer_source("TransformerEncoderLayer", args),
+        lambda args: _made("TransformerEncoderLayer", args),
         _ENCODER_LAYER,
     ),
     "TransformerEncoder": _transformer(
@@ -808,7 +916,7 @@ LAYERS: Final[dict[str, Traits]] = {
     "TransformerDecoderLayer": _transformer(
         "{self}({0}, {0})",
         "nn.TransformerDecoderLayer({args})",
-        lambda args: _layer_source("TransformerDecoderLayer", args),
+        lambda args: _made("TransformerDecoderLayer", args),
         _DECODER_LAYER,
     ),
     "TransformerDecoder": _transformer(
@@ -824,15 +932,15 @@ LAYERS: Final[dict[str, Traits]] = {
         _parts_of_transformer,
     ),
     **dict.fromkeys(("L1Loss", "MSELoss", "SmoothL1Loss", "HuberLoss"), _SAME_SHAPE),
-    "PoissonNLLLoss": _SAME_SHAPE,
-    "KLDivLoss": _loss("{self}({0}.log_softmax(-1), {1}.softmax(-1))"),
+    "PoissonNLLLoss": _loss(_poisson_call),
+    "KLDivLoss": _loss(_divergence_call),
     "BCELoss": _loss("{self}({0}.sigmoid(), ({0} > 0).to({0}.dtype))"),
     "BCEWithLogitsLoss": _loss("{self}({0}, ({0} > 0).to({0}.dtype))"),
     "MultiLabelSoftMarginLoss": _loss("{self}({0}, ({0} > 0).to({0}.dtype))"),
     "SoftMarginLoss": _loss("{self}({0}, {0}.detach().sign())"),
     "HingeEmbeddingLoss": _loss("{self}({0}, {0}.detach().sign())"),
     "GaussianNLLLoss": _loss("{self}({0}, {1}, torch.ones_like({0}))"),
-    "CrossEntropyLoss": _loss("{self}({0}, {0}.argmax(1))"),
+    "CrossEntropyLoss": _loss(_of_classes_call, ("target",)),
     "NLLLoss": _loss("{self}({0}.log_softmax(1), {0}.argmax(1))"),
     "NLLLoss2d": _loss("{self}({0}.log_softmax(1), {0}.argmax(1))"),
     "MultiMarginLoss": _loss("{self}({0}, {0}.argmax(1))"),
@@ -841,18 +949,15 @@ LAYERS: Final[dict[str, Traits]] = {
     "MarginRankingLoss": _loss("{self}({0}, {1}, torch.ones_like({0}))"),
     "TripletMarginLoss": _loss("{self}({0}, {1}, {1} + 1)"),
     "TripletMarginWithDistanceLoss": _loss("{self}({0}, {1}, {1} + 1)"),
-    "CTCLoss": _loss(
-        "{self}({0}.log_softmax(-1), "
-        "torch.ones({0}.shape[1], 1, dtype=torch.long, device={0}.device), "
-        "({0}.shape[0],) * {0}.shape[1], (1,) * {0}.shape[1])"
-    ),
+    "CTCLoss": _loss(_sequences_call, ("target",)),
     "AdaptiveLogSoftmaxWithLoss": Traits(
         call="{self}({0}, 3 - torch.arange({0}.shape[0], device={0}.device) % 4).output",
         parameters=_cutoff_parameters,
     ),
     "LinearCrossEntropyLoss": Traits(
-        call="{self}({0}, torch.arange({0}.shape[0], device={0}.device) % 2)",
+        call=_linear_cross_entropy_call,
         parameters=lambda args: _within("linear", _weight_and_bias({"bias": False} | dict(args))),
+        buffers=_rescaling,
     ),
     "ParameterList": Traits(
         call="{0} * {self}[0]",
@@ -871,7 +976,7 @@ LAYERS: Final[dict[str, Traits]] = {
     "LazyLinear": _lazy(_LINEAR),
     **dict.fromkeys(("LazyConv1d", "LazyConv2d", "LazyConv3d"), _lazy(_LINEAR)),
     **dict.fromkeys(
-        ("LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d"), _lazy(_LINEAR)
+        ("LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d"), _lazy(_TRANSPOSED)
     ),
     **dict.fromkeys(("LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d"), _lazy(_BATCH_NORM)),
     **dict.fromkeys(
@@ -944,7 +1049,7 @@ def class_of(op: str) -> str:
     traits = TRAITS[op]
     if not traits.is_layer:
         return ""
-    made = traits.makes.format(op=op, args="", first="")
+    made = traits.makes.format(op=op, args="", first="", norm="")
     applied = re.match(r"nn\.(utils\.\w+)\(", made)
     if applied:
         return applied[1]

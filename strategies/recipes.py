@@ -17,10 +17,10 @@ from hypothesis.strategies import DrawFn
 from oracles.recipe import Input, Node, Recipe
 from oracles.setting import Setting
 from oracles.specimen import Specimen
-from oracles.traits import FORWARD, MODE_DEPENDENT, TRAITS, Returns, kinds_of
+from oracles.traits import MODE_DEPENDENT, TRAITS, Returns, kinds_of
 
 from .layers import KINDS, Kind, Shape
-from .layers.kinds import WIDE, maybe, pick, upto
+from .layers.kinds import WIDE, Arguments, maybe, pick, upto
 from .nestings import stack
 
 #: How large a module is at the most: its nodes, those of its blocks included, and a layer that
@@ -87,7 +87,9 @@ class _Draft:
         self.nodes.append(node)
         self.made.append(made)
         self.shapes += made
-        if _hands_on_something_new(node):
+        # Of a layer that is used again, the first node says what is done to it.
+        maker = node if node.shared is None else self.nodes[node.shared]
+        if _hands_on_something_new(maker):
             self.free.add(first)
         if node.op == "Linear":
             self.dense.add(first)
@@ -139,27 +141,46 @@ def _source(draw: DrawFn, draft: _Draft, left: int) -> int:
 
 def _node(draw: DrawFn, draft: _Draft, source: int, kind: Kind, extra: str | None = None) -> None:
     shape = draft.shapes[source]
-    arguments = kind.make(draw, shape)
+    arguments = _arguments(draw, draft, source, kind)
     taken: tuple[int, ...] = (source,)
     if kind.second:
         alike = [i for i in range(len(draft.shapes)) if draft.shapes[i] == shape]
         taken = (source, pick(draw, alike[::-1]))
     draft.add(
-        Node(kind.op, taken, arguments, **_extra(draw, draft, kind, extra)),
+        Node(kind.op, taken, arguments, **_extra(draw, draft, kind, extra, arguments)),
         kind.outputs(arguments, shape),
     )
 
 
-def _extra(draw: DrawFn, draft: _Draft, kind: Kind, extra: str | None) -> dict[str, Any]:
+def _arguments(draw: DrawFn, draft: _Draft, source: int, kind: Kind) -> Arguments:
+    arguments = kind.make(draw, draft.shapes[source])
+    if kind.inplace and source in draft.free and maybe(draw):
+        return arguments | {"inplace": True}
+    return arguments
+
+
+def _writes(node: Node) -> bool:
+    """Whether it may write into its input."""
+    return node.body is None and (KINDS[node.op].writes or node.arguments.get("inplace", False))
+
+
+def _extra(
+    draw: DrawFn, draft: _Draft, kind: Kind, extra: str | None, arguments: Arguments
+) -> dict[str, Any]:
     extras = _WEIGHTED_EXTRAS if kind.op in _WEIGHTED else _EXTRAS
     extra = pick(draw, extras) if extra is None else extra
     if extra in draft.without:
         return {}
     if extra in ("no_grad", "enable_grad"):
         return {"within": extra}
-    if extra in ("forward", "forward_pre", "full_backward") and TRAITS[kind.op].is_layer:
-        # A hook on a module's backward needs floating-point inputs to be of use.
-        return {} if kind.integer and extra == "full_backward" else {"hooked": extra}
+    if extra in ("forward", "forward_pre", "full_backward"):
+        # Nothing calls a list of parameters, and so no hook on it.
+        if not (TRAITS[kind.op].is_layer and TRAITS[kind.op].is_called):
+            return {}
+        # A hook on a module's backward needs floating-point inputs to be of use, and hands the
+        # layer views of them, which may not be written into.
+        useless = kind.integer or arguments.get("inplace", False)
+        return {} if useless and extra == "full_backward" else {"hooked": extra}
     if extra in ("weight_norm", "spectral_norm") and kind.op in _WEIGHTED and draft.dtype in WIDE:
         return {"parametrized": extra}
     return {}
@@ -172,6 +193,7 @@ def _again(draw: DrawFn, draft: _Draft, source: int) -> int:
         i
         for i, n in enumerate(draft.nodes)
         if n.shared is None and len(n.inputs) == 1 and draft.shapes[n.inputs[0]] == shape
+        if source in draft.free or not _writes(n)
         if n.body is not None or TRAITS[n.op].is_layer
     ]
     if not fits:
@@ -218,7 +240,9 @@ def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
         if not kinds or (inner.nodes and not draw(upto(3))):
             break
         kind = pick(draw, kinds)
-        arguments = _plain(kind.make(draw, inner.shapes[latest]))
+        given, drawn = TRAITS[kind.op].given, _arguments(draw, inner, latest, kind)
+        # A sequence hands its layers their input, and nothing beside it.
+        arguments = {name: value for name, value in drawn.items() if name not in given}
         inner.add(
             Node(kind.op, (latest,), arguments), kind.outputs(arguments, inner.shapes[latest])
         )
@@ -231,14 +255,10 @@ def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
     return spent
 
 
-def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a layer that is called with its input alone."""
-    return {key: value for key, value in arguments.items() if key != FORWARD}
-
-
 def _chains(kind: Kind) -> bool:
     traits = TRAITS[kind.op]
-    return traits.is_layer and traits.call == "{self}({0})" and traits.differentiable == (True,)
+    plain = traits.called({}) == "{self}({0})" and traits.differentiable == (True,)
+    return traits.is_layer and plain
 
 
 def _container(draw: DrawFn) -> str:
@@ -416,7 +436,7 @@ def layers(draw: DrawFn, name: str) -> Specimen:
     dtype = pick(draw, [d for d in _DTYPES if d in kind.dtypes])
     shape = _input(draw, pick(draw, kind.ranks), kind.integer)
     shape = shape if kind.fits(shape) else _enlarged(shape)
-    draft = _Draft(dtype, (shape,))
+    draft = _Draft(dtype, (shape,), free={0})  # alone, it may write into its input
     _node(draw, draft, 0, kind, "")
     outputs = tuple(range(1, len(draft.shapes)))
     recipe = Recipe((Input(*shape),), tuple(draft.nodes), outputs)

@@ -74,7 +74,10 @@ def _takes_another_kernel(layer: Layer, setting: Setting) -> None:
     if fold(setting.grad).recording:
         return
     floating = [i for i, given in enumerate(layer.specimen.recipe.inputs) if not given.high]
-    recorded = layer.run(setting.but(grad=(), frozen=(), inputs=floating)).output
+    try:
+        recorded = layer.run(setting.but(grad=(), frozen=(), inputs=floating)).output
+    except Refused:
+        return  # it writes into its input, which a leaf that requires grad refuses
     kernel = layer.node.traits.kernel(layer.node.arguments)
     claimed = Certainty.MAYBE if kernel else Certainty.NEVER
     unrecorded = layer.run(setting).output

@@ -6,6 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from oracles.traits import NAMED
+
 from .kinds import WIDE, Arguments, Shape, kind, maybe, pick, size, upto
 
 _MASKS = ("bool", "-inf", "bias")
@@ -15,7 +17,7 @@ _GIVEN = ("", "", "", "", "padding", "padding", "mask", "both", "causal", "padde
 
 def _heads(draw: DrawFn, width: int) -> int:
     """One head, or more often several: a fast path wants an even number of them."""
-    return pick(draw, (1, *(n for n in (2, 2, 4) if width % n == 0)))
+    return int(pick(draw, (1, *(n for n in (2, 2, 4) if width % n == 0))))
 
 
 # --- masks -----------------------------------------------------------------------------------
@@ -123,10 +125,9 @@ def attention(draw: DrawFn, shape: Shape) -> Arguments:
         arguments["add_bias_kv"] = True
     if extra in (6, 7):
         arguments["add_zero_attn"] = True
-    if extra == 4:
-        width = shape.sizes[-1]
-        sizes = {key: size(draw, most=width) for key in ("kdim", "vdim")}
-        arguments |= {key: n for key, n in sizes.items() if n < width}
+    if extra in (3, 4) and shape.sizes[-1] > 1:
+        less = size(draw, most=shape.sizes[-1] - 1)
+        arguments |= dict.fromkeys(pick(draw, (("kdim",), ("vdim",), ("kdim", "vdim"))), less)
     names = ("key_padding_mask", "attn_mask", "is_causal")
     heads = arguments["num_heads"]
     given = _masks(draw, shape, arguments["batch_first"], heads, names)
@@ -155,9 +156,13 @@ def padded_attention(draw: DrawFn, shape: Shape) -> Arguments:
 # --- transformers ----------------------------------------------------------------------------
 
 #: Names of functions, functions, and modules; some of which a fast path takes for others.
-_ACTIVATIONS = (
-    *("relu", "gelu", "F.relu", "F.gelu", "torch.tanh"),
-    *("nn.ReLU()", "nn.GELU()", "nn.GELU(approximate='tanh')", "nn.PReLU()"),
+_ACTIVATIONS: tuple[Any, ...] = (
+    *("relu", "gelu"),
+    *({NAMED: name} for name in ("F.relu", "F.gelu", "torch.tanh")),
+    *(
+        {NAMED: f"nn.{made}"}
+        for made in ("ReLU()", "GELU()", "GELU(approximate='tanh')", "PReLU()")
+    ),
 )
 _ENCODER_MASKS = {
     "TransformerEncoderLayer": ("src_key_padding_mask", "src_mask", "is_causal"),
@@ -170,7 +175,8 @@ _SRC = ("src_key_padding_mask", "src_mask", "src_is_causal")
 
 def _layer(draw: DrawFn, shape: Shape) -> Arguments:
     width = shape.sizes[-1]
-    arguments: Arguments = {"d_model": width, "nhead": _heads(draw, width), "dim_feedforward": 3}
+    arguments: Arguments = {"d_model": width, "nhead": _heads(draw, width)}
+    arguments["dim_feedforward"] = 3 - maybe(draw)
     arguments |= {"dropout": pick(draw, (0.0, 0.5, 1.0)), "batch_first": True}
     arguments["norm_first"] = maybe(draw)
     # One option beside these at a time, half of the time none.
@@ -190,9 +196,9 @@ def _replacements(draw: DrawFn, arguments: Arguments, *, encodes: bool) -> dict[
     """A part of a layer, and what stands in its place."""
     width, heads, first = (arguments[key] for key in ("d_model", "nhead", "batch_first"))
     parts: tuple[tuple[str, Any], ...] = (
-        *(("dropout1", new) for new in ("nn.Identity()", "nn.Tanh()")),
-        *(("activation", new) for new in ("nn.Tanh()", "nn.GELU()")),
-        ("norm1", "nn.Identity()"),
+        *(("dropout1", {NAMED: new}) for new in ("nn.Identity()", "nn.Tanh()")),
+        *(("activation", {NAMED: new}) for new in ("nn.Tanh()", "nn.GELU()")),
+        ("norm1", {NAMED: "nn.Identity()"}),
     )
     if encodes:
         attention = {"embed_dim": width, "num_heads": heads, "batch_first": first}
@@ -224,8 +230,8 @@ def _without_prelu(arguments: Arguments) -> Arguments:
 
     They are registered then, and neither used nor found by their names.
     """
-    lost = arguments.get("activation") == "nn.PReLU()"
-    return arguments | {"activation": "nn.ReLU()"} if lost else arguments
+    lost = arguments.get("activation") == {NAMED: "nn.PReLU()"}
+    return arguments | {"activation": {NAMED: "nn.ReLU()"}} if lost else arguments
 
 
 def _stack(draw: DrawFn, shape: Shape) -> Arguments:
@@ -233,7 +239,7 @@ def _stack(draw: DrawFn, shape: Shape) -> Arguments:
     arguments = _layer(draw, shape) | {"num_layers": size(draw, most=2)}
     if maybe(draw):
         width = shape.sizes[-1]
-        arguments["norm"] = pick(draw, (f"nn.LayerNorm({width})", f"nn.RMSNorm({width})"))
+        arguments["norm"] = {NAMED: f"nn.{pick(draw, ('LayerNorm', 'RMSNorm'))}({width})"}
     return arguments
 
 
@@ -251,8 +257,12 @@ def _unlike(draw: DrawFn, arguments: Arguments) -> Arguments:
     """A layer for an encoder that differs from its others."""
     names = ("d_model", "nhead", "dim_feedforward", "dropout", "batch_first", "norm_first")
     layer = {key: arguments[key] for key in names}
-    others = ({"norm_first": not layer["norm_first"]}, {"nhead": 1}, {"activation": "torch.tanh"})
-    return layer | pick(draw, others)
+    options: tuple[tuple[str, Any], ...] = (
+        ("norm_first", not layer["norm_first"]),
+        ("nhead", 1),
+        ("activation", {NAMED: "torch.tanh"}),
+    )
+    return layer | dict([pick(draw, options)])
 
 
 @kind("TransformerEncoder", ranks=(3, 2), dtypes=WIDE, size=4, returns=_same)

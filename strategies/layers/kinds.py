@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
+from itertools import product
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -41,11 +43,13 @@ class Kind:
     dtypes  which it takes
     fits    what else must be so of its input
     second  whether it takes a second input of the same shape
-    writes  whether it may write into its input, which then must be free for it
+    writes  whether it always writes into its input, which then must be free for it
     integer whether it takes integers
     dense   whether it is a view only of inputs that lie densely in memory
     bound   of an integer output: what its values are less than; without it nothing follows
     size    of how many plain layers it is made, about: so it counts in the budget of a module
+    inplace whether it has an option inplace, which is drawn where its input is free for it
+    alike   whether its one output has the shape of its input
     returns the shapes of what it returns, where that is known without asking torch
     """
 
@@ -60,10 +64,14 @@ class Kind:
     dense: bool
     bound: Callable[[Shape], int] | None
     size: int
+    inplace: bool
+    alike: bool
     returns: Returned | None
 
     def outputs(self, arguments: Arguments, shape: Shape) -> tuple[Shape, ...]:
         """The shapes of what it returns for an input of this shape."""
+        if self.alike:
+            return (shape,)
         if self.returns is not None:
             return self.returns(arguments, shape)
         bound = -1 if self.bound is None else self.bound(shape)
@@ -85,6 +93,8 @@ def kind(
     dense: bool = False,
     bound: Callable[[Shape], int] | None = None,
     size: int = 1,
+    inplace: bool = False,
+    alike: bool = False,
     returns: Returned | None = None,
 ) -> Callable[[Maker], Maker]:
     """Register a maker for each of these ops that this torch has."""
@@ -92,8 +102,22 @@ def kind(
     def register(make: Maker) -> Maker:
         for op in ops:
             if torch_has(class_of(op)):
-                looks = (ranks, dtypes, fits, second, writes, integer, dense, bound, size, returns)
-                KINDS[op] = Kind(op, make, *looks)
+                KINDS[op] = Kind(
+                    op,
+                    make,
+                    ranks,
+                    dtypes,
+                    fits,
+                    second,
+                    writes,
+                    integer,
+                    dense,
+                    bound,
+                    size,
+                    inplace,
+                    alike,
+                    returns,
+                )
         return make
 
     return register
@@ -129,6 +153,24 @@ def pick(draw: DrawFn, options: tuple[Any, ...] | list[Any]) -> Any:
 def size(draw: DrawFn, least: int = 1, most: int = 4) -> int:
     """A small size."""
     return least + draw(upto(most - least))
+
+
+def each(draw: DrawFn, **options: tuple[Any, ...]) -> Arguments:
+    """A value of each option, drawn at once; the first ones are the simplest. None is left out."""
+    key = repr(options)  # lists are among the values
+    if key not in _COMBINATIONS:
+        every = product(*options.values())
+        _COMBINATIONS[key] = [given(**dict(zip(options, v, strict=True))) for v in every]
+    return dict(pick(draw, _COMBINATIONS[key]))
+
+
+_COMBINATIONS: Final[dict[str, list[Arguments]]] = {}
+
+
+@cache
+def takes(name: str, option: str) -> bool:
+    """Whether the constructor of this class has that option in this torch."""
+    return torch_has(name) and option in signature(attrgetter(name)(torch.nn)).parameters
 
 
 def given(**arguments: Any) -> Arguments:

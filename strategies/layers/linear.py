@@ -2,7 +2,7 @@
 
 from hypothesis.strategies import DrawFn
 
-from .kinds import ALL, WIDE, Arguments, Shape, kind, maybe, pick, size
+from .kinds import ALL, WIDE, Arguments, Shape, each, kind, maybe, pick, size
 
 
 @kind("Linear", dtypes=ALL)
@@ -11,34 +11,46 @@ def linear(draw: DrawFn, shape: Shape) -> Arguments:
     return {"in_features": shape.sizes[-1], "out_features": out, "bias": not maybe(draw)}
 
 
-@kind("Linear_spectral_norm", "Linear_weight_norm", dtypes=WIDE)
-def normed_linear(draw: DrawFn, shape: Shape) -> Arguments:
+@kind("Linear_spectral_norm", dtypes=WIDE)
+def spectrally_normed(draw: DrawFn, shape: Shape) -> Arguments:
     """With the norms that are hooks, in nn.utils."""
-    return linear(draw, shape)
+    norm = each(draw, n_power_iterations=(1, 2), eps=(1e-12, 1e-3), dim=(None, 1))
+    return linear(draw, shape) | {"norm": norm}
+
+
+@kind("Linear_weight_norm", dtypes=WIDE)
+def weight_normed(draw: DrawFn, shape: Shape) -> Arguments:
+    return linear(draw, shape) | {"norm": {"dim": pick(draw, (0, 1, None))}}
 
 
 @kind("Bilinear", ranks=(2, 3), second=True)
 def bilinear(draw: DrawFn, shape: Shape) -> Arguments:
     width = shape.sizes[-1]
-    return {"in1_features": width, "in2_features": width, "out_features": size(draw)}
+    sizes = {"in1_features": width, "in2_features": width, "out_features": size(draw)}
+    return sizes | {"bias": not maybe(draw)}
 
 
-@kind("Identity", dtypes=ALL)
+@kind("Identity", dtypes=ALL, alike=True)
 def identity(draw: DrawFn, shape: Shape) -> Arguments:
     return {}
 
 
 @kind("Flatten", dtypes=ALL, dense=True)
 def flatten(draw: DrawFn, shape: Shape) -> Arguments:
-    return {"rank": len(shape.sizes)}
+    rank = len(shape.sizes)
+    return {"rank": rank} | each(draw, start_dim=(None, 0), end_dim=(None, 1))
 
 
 @kind("Unflatten", ranks=(2, 3), dtypes=ALL)
 def unflatten(draw: DrawFn, shape: Shape) -> Arguments:
-    return {"dim": 1, "unflattened_size": pick(draw, ([shape.sizes[1], 1], [1, shape.sizes[1]]))}
+    dim = pick(draw, (1, -1, 0))
+    return {
+        "dim": dim,
+        "unflattened_size": pick(draw, ([shape.sizes[dim], 1], [1, shape.sizes[dim]])),
+    }
 
 
-@kind("ParameterList", "ParameterDict", dtypes=ALL)
+@kind("ParameterList", "ParameterDict", dtypes=ALL, alike=True)
 def parameters(draw: DrawFn, shape: Shape) -> Arguments:
     """Holders of parameters, which are no modules themselves."""
     return {"sizes": [shape.sizes[-1]]}

@@ -2,15 +2,24 @@
 
 from hypothesis.strategies import DrawFn
 
-from .kinds import WIDE, Arguments, Shape, kind, maybe, pick
+from .kinds import WIDE, Arguments, Shape, each, kind, maybe, pick, takes
+
+_EPS = (1e-5, 1e-2)
+#: Whether there is a bias, beside a weight: an option of new versions.
+_BIAS = (None, False) if takes("BatchNorm1d", "bias") else (None,)
+_BIAS_OF_GROUPS = (None, False) if takes("GroupNorm", "bias") else (None,)
+_BIAS_OF_LAYERS = (None, False) if takes("LayerNorm", "bias") else (None,)
 
 
 def _statistics(draw: DrawFn, *, tracking: bool, affine: bool) -> Arguments:
-    return {
-        "momentum": pick(draw, (0.1, 0.5, 1.0, 0.0)),
-        "affine": affine is not maybe(draw),
-        "track_running_stats": tracking is not maybe(draw),
-    }
+    momentum = {"momentum": pick(draw, (0.1, 0.5, 1.0, 0.0))}
+    return momentum | each(
+        draw,
+        affine=(affine, not affine),
+        track_running_stats=(tracking, not tracking),
+        eps=_EPS,
+        bias=_BIAS,
+    )
 
 
 def _several(shape: Shape) -> bool:
@@ -25,16 +34,16 @@ def _batch_statistics(draw: DrawFn) -> Arguments:
     return arguments
 
 
-@kind("BatchNorm1d", ranks=(2, 3), fits=_several)
-@kind("BatchNorm2d", ranks=(4,), fits=_several)
-@kind("BatchNorm3d", ranks=(5,), fits=_several)
+@kind("BatchNorm1d", ranks=(2, 3), fits=_several, alike=True)
+@kind("BatchNorm2d", ranks=(4,), fits=_several, alike=True)
+@kind("BatchNorm3d", ranks=(5,), fits=_several, alike=True)
 def batch_norm(draw: DrawFn, shape: Shape) -> Arguments:
     return {"num_features": shape.sizes[1]} | _batch_statistics(draw)
 
 
-@kind("LazyBatchNorm1d", ranks=(2, 3), fits=_several)
-@kind("LazyBatchNorm2d", ranks=(4,), fits=_several)
-@kind("LazyBatchNorm3d", ranks=(5,), fits=_several)
+@kind("LazyBatchNorm1d", ranks=(2, 3), fits=_several, alike=True)
+@kind("LazyBatchNorm2d", ranks=(4,), fits=_several, alike=True)
+@kind("LazyBatchNorm3d", ranks=(5,), fits=_several, alike=True)
 def lazy_batch_norm(draw: DrawFn, shape: Shape) -> Arguments:
     return _batch_statistics(draw) | {"first": list(shape.sizes)}
 
@@ -52,7 +61,7 @@ def instance_norm(n: int, lazy: bool) -> None:
     ranks = (n + 2,) if lazy else (n + 1, n + 2)
 
     # Training needs more than one value an instance.
-    @kind(name, ranks=ranks, fits=lambda shape: max(shape.sizes[-n:]) > 1)
+    @kind(name, ranks=ranks, fits=lambda shape: max(shape.sizes[-n:]) > 1, alike=True)
     def make(draw: DrawFn, shape: Shape) -> Arguments:
         arguments = _instance_statistics(draw)
         if lazy:
@@ -65,17 +74,36 @@ for n in (1, 2, 3):
     instance_norm(n, lazy=True)
 
 
-@kind("GroupNorm", ranks=(3, 4), fits=lambda shape: max(shape.sizes[1:]) > 1)
+@kind("GroupNorm", ranks=(3, 4), fits=lambda shape: max(shape.sizes[1:]) > 1, alike=True)
 def group_norm(draw: DrawFn, shape: Shape) -> Arguments:
-    return {"num_groups": 1, "num_channels": shape.sizes[1], "affine": not maybe(draw)}
+    channels = shape.sizes[1]
+    # Training needs more than one value a group.
+    groups = pick(draw, (1, channels)) if max(shape.sizes[2:]) > 1 else 1
+    return {"num_groups": groups, "num_channels": channels} | each(
+        draw, affine=(True, False), eps=_EPS, bias=_BIAS_OF_GROUPS
+    )
 
 
-@kind("LayerNorm", "RMSNorm")
+@kind("LayerNorm", alike=True)
 def layer_norm(draw: DrawFn, shape: Shape) -> Arguments:
-    return {"normalized_shape": shape.sizes[-1], "elementwise_affine": not maybe(draw)}
+    options = each(draw, elementwise_affine=(True, False), eps=_EPS, bias=_BIAS_OF_LAYERS)
+    return _normalized(draw, shape) | options
 
 
-@kind("LocalResponseNorm", ranks=(3, 4), dtypes=WIDE)
-@kind("CrossMapLRN2d", ranks=(4,), dtypes=WIDE)
+@kind("RMSNorm", alike=True)
+def rms_norm(draw: DrawFn, shape: Shape) -> Arguments:
+    """Its eps is that of the dtype, if none is given."""
+    options = each(draw, elementwise_affine=(True, False), eps=(None, 1e-2))
+    return _normalized(draw, shape) | options
+
+
+def _normalized(draw: DrawFn, shape: Shape) -> Arguments:
+    """The last dimension, or the last two."""
+    several = list(shape.sizes[-2:]) if len(shape.sizes) > 2 else shape.sizes[-1]
+    return {"normalized_shape": pick(draw, (shape.sizes[-1], several))}
+
+
+@kind("LocalResponseNorm", ranks=(3, 4), dtypes=WIDE, alike=True)
+@kind("CrossMapLRN2d", ranks=(4,), dtypes=WIDE, alike=True)
 def local_response_norm(draw: DrawFn, shape: Shape) -> Arguments:
-    return {"size": 2}
+    return each(draw, size=(2, 3), alpha=(1e-4, 0.5), beta=(0.75, 1.0), k=(1.0, 2.0))

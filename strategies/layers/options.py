@@ -6,6 +6,13 @@ from typing import Final
 
 _DEPRECATED: Final = "deprecated: reduction says the same, and is drawn"
 _TO: Final = "the module is moved with .to() after it is built, layer and input alike"
+_RENAMED: Final = "deprecated: another name of min_val or max_val, which are drawn"
+_ZEROS: Final = "refused but for zeros, which is what there is by default"
+_WRAPPED: Final = "of what a norm makes of a weight, its layer says nothing: a linear one is enough"
+_PROJECTED: Final = "refused but for LSTM"
+_LIKE_ITS_OWN: Final = (
+    "it asks its first layer for what its own layers have; others are put in later"
+)
 
 #: By class, "*" for every class that has the option, and option.
 NOT_DRAWN: Final[dict[tuple[str, str], str]] = {
@@ -13,6 +20,24 @@ NOT_DRAWN: Final[dict[tuple[str, str], str]] = {
     ("*", "dtype"): _TO,
     ("*", "size_average"): _DEPRECATED,
     ("*", "reduce"): _DEPRECATED,
+    ("*", "_weight"): "private: values of a weight are drawn with the seed",
+    ("*", "_freeze"): "private: whether a parameter is frozen is drawn with the setting",
+    ("*", "_random_samples"): "private: it takes the randomness away, which is looked at",
+    ("Hardtanh", "min_value"): _RENAMED,
+    ("Hardtanh", "max_value"): _RENAMED,
+    **{
+        (f"{lazy}ConvTranspose{n}d", "padding_mode"): _ZEROS
+        for lazy in ("", "Lazy")
+        for n in (1, 2, 3)
+    },
+    ("RNN", "proj_size"): _PROJECTED,
+    ("GRU", "proj_size"): _PROJECTED,
+    ("TransformerEncoder", "encoder_layer"): _LIKE_ITS_OWN,
+    ("TransformerDecoder", "decoder_layer"): _LIKE_ITS_OWN,
+    ("utils.spectral_norm", "module"): _WRAPPED,
+    ("utils.weight_norm", "module"): _WRAPPED,
+    ("utils.spectral_norm", "name"): "there is one weight; a bias is a vector, which has no norm",
+    ("utils.weight_norm", "name"): "there is one weight, and the same would be done to a bias",
 }
 
 

@@ -65,7 +65,7 @@ def options(name: str) -> set[str]:
 
 
 def _said(value: Any) -> str:
-    """A value of an option, so that equal ones are said alike: of tensors and modules their kind."""
+    """A value of an option, so that equal ones are said alike: of a tensor or module its kind."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of {value.dtype}, {value.dim()} dimensions"
     if isinstance(value, nn.Module):
@@ -76,7 +76,7 @@ def _said(value: Any) -> str:
 def _noting(
     function: Callable[..., Any], given: Given, kinds: tuple[type, ...]
 ) -> Callable[..., Any]:
-    """The function, which also notes what it is given; as a method, where it is of these classes."""
+    """The function, which also notes what it is given; a method, where it is of these classes."""
     signature = inspect.signature(function)
 
     @wraps(function)

@@ -52,7 +52,7 @@ def test_a_kind_of_node_takes_dtypes_and_ranks(op: str) -> None:
     assert kind.op == op
     assert set(kind.dtypes) <= set(DTYPES)
     assert kind.dtypes and kind.ranks
-    assert kind.second is ("{1}" in TRAITS[op].call)
+    assert kind.second is ("{1}" in TRAITS[op].called({}))
 
 
 # --- what is reached -----------------------------------------------------------------------
