@@ -11,7 +11,7 @@ _ZEROS: Final = "refused but for zeros, which is what there is by default"
 _WRAPPED: Final = "of what a norm makes of a weight, its layer says nothing: a linear one is enough"
 _PROJECTED: Final = "refused but for LSTM"
 _LIKE_ITS_OWN: Final = (
-    "it asks its first layer for what its own layers have; others are put in later"
+    "it takes layers like its own alone; others are put in later"
 )
 
 #: By class, "*" for every class that has the option, and option.
