@@ -10,9 +10,7 @@ _RENAMED: Final = "deprecated: another name of min_val or max_val, which are dra
 _ZEROS: Final = "refused but for zeros, which is what there is by default"
 _WRAPPED: Final = "of what a norm makes of a weight, its layer says nothing: a linear one is enough"
 _PROJECTED: Final = "refused but for LSTM"
-_LIKE_ITS_OWN: Final = (
-    "it takes layers like its own alone; others are put in later"
-)
+_LIKE_ITS_OWN: Final = "it takes layers like its own alone; others are put in later"
 
 #: By class, "*" for every class that has the option, and option.
 NOT_DRAWN: Final[dict[tuple[str, str], str]] = {
