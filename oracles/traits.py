@@ -578,7 +578,7 @@ def _parts_of_transformer(args: Arguments) -> _Parts:
     inside = {k: v for k, v in args.items() if k not in (FORWARD, REPLACED)}
     found = _Parts()
     for name, layer in (("encoder", _ENCODER_LAYER), ("decoder", _DECODER_LAYER)):
-        custom, layers = args.get(f"custom_{name}"), args[f"num_{name}_layers"]
+        custom, layers = args.get(f"custom_{name}"), args.get(f"num_{name}_layers", 6)
         if custom is not None:
             found += _parts_of_stack(layer, 1)(custom).at(name)
         else:
