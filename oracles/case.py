@@ -133,7 +133,7 @@ def _valid_recipe(recipe: Recipe) -> None:
             raise CodecError(f"node {index} ({node.op}) takes a value that is not there yet")
         if node.body is not None:
             _valid_recipe(node.body)
-        count += len(node.body.outputs) if node.body else len(node.traits.differentiable)
+        count += len(node.body.outputs) if node.body else len(node.outputs)
     if any(not 0 <= i < count for i in recipe.outputs):
         raise CodecError("an output is a value that is not there")
 

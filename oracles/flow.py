@@ -110,7 +110,7 @@ class Flow:
                 block = checkpointed or node.checkpointed
                 values += self._forward(node.body, path + ".", given, inner, block)
                 continue
-            made = tuple(next(self._numbers) for _ in maker.traits.differentiable)
+            made = tuple(next(self._numbers) for _ in maker.outputs)
             names = node_parameters(maker, path)
             if maker.tied is not None:
                 names.remove(f"{path}.weight")

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 
-from .traits import TRAITS, Traits
+from .traits import TRAITS, Traits, argument
 
 DTYPES: Final[dict[str, torch.dtype]] = {
     "float32": torch.float32,
@@ -83,6 +83,11 @@ class Node:
         """The claims about this kind of node."""
         return TRAITS[self.op]
 
+    @property
+    def outputs(self) -> tuple[bool, ...]:
+        """For each value it returns, whether gradients flow through it."""
+        return self.traits.outputs(self.arguments)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -119,6 +124,16 @@ class Recipe:
     def modules(self) -> list[str]:
         """Paths of the submodules that the recipe makes itself, in order."""
         return [path for path, node in self.paths() if _is_module(node)]
+
+    def parts(self) -> list[str]:
+        """Paths of the submodules that lie in another: in a block, or in a layer of several."""
+        found = []
+        for path, node in self.paths():
+            if _is_module(node) and "." in path.removeprefix("layers."):
+                found.append(path)
+            if node.body is None:
+                found += [f"{path}.{part}" for part in node.traits.parts(node.arguments)]
+        return found
 
     def walk(self) -> Iterator[Node]:
         """Every node, those of blocks included."""
@@ -204,6 +219,30 @@ def initialised(lazy, shape):
     lazy(torch.zeros(shape))
     return lazy
 """
+#: Functions that expressions of the traits table use, by name.
+_HELPERS: Final = {
+    "replacing": """
+
+def replacing(layer, parts):
+    for path, part in parts.items():
+        owner, _, name = path.rpartition(".")
+        setattr(layer.get_submodule(owner), name, part)
+    return layer
+""",
+    "packed": """
+
+def packed(layer, x, lengths, hx=None, enforce_sorted=True):
+    form = {"batch_first": layer.batch_first, "enforce_sorted": enforce_sorted}
+    out, state = layer(nn.utils.rnn.pack_padded_sequence(x, lengths, **form), hx)
+    return nn.utils.rnn.pad_packed_sequence(out, layer.batch_first)[0], state
+""",
+    "flat": """
+
+def flat(returned):
+    out, (h, c) = returned
+    return out, h, c
+""",
+}
 
 
 def render(recipe: Recipe, name: str = "Model") -> str:
@@ -217,7 +256,9 @@ def render(recipe: Recipe, name: str = "Model") -> str:
         preamble += _COUNT_CALLS
     if any("first" in n.arguments for n in recipe.walk()):
         preamble += _INITIALISE
-    return preamble + "".join(f"\n\n{text}" for text in _classes(recipe, name))
+    classes = "".join(f"\n\n{text}" for text in _classes(recipe, name))
+    preamble += "".join(text for name, text in _HELPERS.items() if f"{name}(" in classes)
+    return preamble + classes
 
 
 def _classes(recipe: Recipe, name: str) -> Iterator[str]:
@@ -275,26 +316,17 @@ def _maker(node: Node, block_name: str) -> str:
     if node.op == "Sequential" and node.body is not None:
         return f"nn.Sequential({', '.join(_maker(n, '') for n in node.body.nodes)})"
     first = node.arguments.get("first")  # of a lazy layer: the shape of what it sees first
-    given = {k: v for k, v in node.arguments.items() if k not in ("first", *node.traits.given)}
-    arguments = ", ".join(_argument(k, v) for k, v in given.items())
-    norm = "".join(f", {_argument(k, v)}" for k, v in node.arguments.get("norm", {}).items())
-    shown = first and tuple(first)
-    made = node.traits.makes.format(op=node.op, args=arguments, first=shown, norm=norm)
+    if node.traits.made is not None:
+        made = node.traits.made(node.arguments)
+    else:
+        kept = {k: v for k, v in node.arguments.items() if k not in ("first", *node.traits.given)}
+        arguments = ", ".join(argument(k, v) for k, v in kept.items())
+        norm = "".join(f", {argument(k, v)}" for k, v in node.arguments.get("norm", {}).items())
+        shown = first and tuple(first)
+        made = node.traits.makes.format(op=node.op, args=arguments, first=shown, norm=norm)
     if node.parametrized:
         return f"nn.utils.parametrizations.{node.parametrized}({made})"
     return made
-
-
-def _argument(key: str, value: Any) -> str:
-    return f"*{tuple(value)!r}" if key == "sizes" else f"{key}={written(value)}"
-
-
-def written(value: Any) -> str:
-    """An argument as an expression. Data has no tensors, tuples and names: see `TENSOR`."""
-    if isinstance(value, dict):
-        ((kind, said),) = value.items()
-        return f"torch.tensor({written(said)})" if kind == TENSOR else str(said)
-    return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def names_of_values(recipe: Recipe) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -302,7 +334,7 @@ def names_of_values(recipe: Recipe) -> tuple[list[str], list[tuple[str, ...]]]:
     values = [f"x{i}" for i in range(len(recipe.inputs))]
     assigned = []
     for index, node in enumerate(recipe.nodes):
-        count = len(node.body.outputs) if node.body else len(node.traits.differentiable)
+        count = len(node.body.outputs) if node.body else len(node.outputs)
         names = (f"h{index}",) if count == 1 else tuple(f"h{index}_{k}" for k in range(count))
         assigned.append(names)
         values += names

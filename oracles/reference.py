@@ -178,11 +178,14 @@ class _Machine:
             taken = [self.fresh([v], frozenset(), state) if v.requires_grad else v for v in taken]
             if returns is Returns.ITSELF and taken[0].requires_grad:
                 returns = Returns.FRESH
-        for position, differentiable in enumerate(traits.differentiable):
+        # That function takes all outputs at once: each then comes from whatever one comes from.
+        hooked = node.hooked == "full_backward" and state.recording
+        for position, differentiable in enumerate(node.outputs):
+            names = () if hooked else traits.unreached(args, position)
             yield self.result(
                 returns if position == 0 or returns is Returns.VIEW else Returns.FRESH,
                 taken,
-                trainable,
+                trainable.difference(f"{path}.{name}" for name in names),
                 state,
                 differentiable,
             )
@@ -246,7 +249,10 @@ class _Machine:
     def note(self, node: Node, path: str, training: bool) -> None:
         """Randomness, state and hooks: they know nothing of the grad mode."""
         prediction, traits, args = self.prediction, node.traits, node.arguments
-        prediction.draws = max(prediction.draws, traits.draws(args, training))
+        # What draws inside of a layer does so in its own mode, whatever that of the layer.
+        inner = [f"{path}.{part}" for part in traits.drawing(args) if part]
+        drawing = any(map(self.setting.trains, inner)) if inner else training
+        prediction.draws = max(prediction.draws, traits.draws(args, drawing))
         if node.hooked in ("forward", "forward_pre"):
             prediction.calls[path] = prediction.calls.get(path, 0) + traits.is_called
         moves = {f"{path}.{name}": sure for name, sure in traits.moves(args, training).items()}

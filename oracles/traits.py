@@ -15,6 +15,14 @@ from typing import Any, Final
 
 Arguments = Mapping[str, Any]
 
+#: An argument {TENSOR: numbers} is a tensor of them, one {NAMED: name} what has this name.
+TENSOR: Final = "tensor"
+NAMED: Final = "named"
+#: The argument of a node that says what forward is given beside its inputs, by name.
+FORWARD: Final = "forward"
+#: The argument of a node that says which parts of its layer are replaced once it is built.
+REPLACED: Final = "replaced"
+
 
 class Returns(Enum):
     """How the tensor that a node returns comes about."""
@@ -58,6 +66,14 @@ def _not(args: Arguments) -> bool:
     return False
 
 
+def _itself(args: Arguments) -> tuple[str, ...]:
+    return ("",)
+
+
+def _reached(args: Arguments, output: int) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Traits:
     """The claims about one kind of node, as functions of its arguments and its mode.
@@ -68,12 +84,17 @@ class Traits:
     makes           the expression that makes its layer, parameter or buffer; ``{args}``
                     its arguments, ``{first}`` the shape that a lazy layer sees first, ``{norm}``
                     the arguments of a function of nn.utils; empty for a function
+    made            the same, where its arguments are not those of one constructor
     parameters      names of its parameters, below its own path
     buffers         names of its buffers
+    parts           paths of the modules that it is made of, below its own
+    drawing         which of these draw, each in its own mode; "" is the layer itself
     draws           whether it draws from the global random generator
     moves           which of its buffers and parameters a forward changes
     returns         how its first output comes about
     differentiable  for each output, whether gradients flow through it
+    several         the same, where it depends on the arguments how many there are
+    unreached       names of the parameters that an output does not come from
     saves_output    whether backward needs the output (so that it must not be written to)
     differs         whether train and eval give other values, with the same randomness
     kernel          whether another kernel runs where nothing is recorded, so that rounding differs
@@ -83,12 +104,17 @@ class Traits:
     call: str | Callable[[Arguments], str] = "{self}({0})"
     given: tuple[str, ...] = ()
     makes: str = "nn.{op}({args})"
+    made: Callable[[Arguments], str] | None = None
     parameters: Callable[[Arguments], tuple[str, ...]] = _nothing
     buffers: Callable[[Arguments], tuple[str, ...]] = _nothing
+    parts: Callable[[Arguments], tuple[str, ...]] = _nothing
+    drawing: Callable[[Arguments], tuple[str, ...]] = _itself
     draws: Callable[[Arguments, bool], Certainty] = _never
     moves: Callable[[Arguments, bool], Mapping[str, Certainty]] = _no_moves
     returns: Callable[[Arguments, bool], Returns] = _fresh
     differentiable: tuple[bool, ...] = (True,)
+    several: Callable[[Arguments], tuple[bool, ...]] | None = None
+    unreached: Callable[[Arguments, int], tuple[str, ...]] = _reached
     saves_output: bool = True
     differs: Callable[[Arguments], Certainty] = _alike
     kernel: Callable[[Arguments], bool] = _not
@@ -112,6 +138,10 @@ class Traits:
     def has_state(self) -> bool:
         """Whether the node owns something that is made in ``__init__``."""
         return bool(self.makes)
+
+    def outputs(self, args: Arguments) -> tuple[bool, ...]:
+        """For each output with these arguments, whether gradients flow through it."""
+        return self.differentiable if self.several is None else self.several(args)
 
 
 def _returning(kind: Returns) -> Callable[[Arguments, bool], Returns]:
@@ -231,16 +261,81 @@ def _rrelu_draws(args: Arguments, training: bool) -> Certainty:
     return Certainty.MAYBE if training else Certainty.NEVER
 
 
+# --- what a layer is made with, and what forward is given --------------------------------------
+
+
+def argument(key: str, value: Any) -> str:
+    """An argument of a constructor as Python source."""
+    return f"*{tuple(value)!r}" if key == "sizes" else f"{key}={written(value)}"
+
+
+def written(value: Any) -> str:
+    """An argument as an expression. Data has no tensors, tuples and names: see `TENSOR`."""
+    if isinstance(value, Mapping):
+        ((kind, said),) = value.items()
+        return f"torch.tensor({written(said)})" if kind == TENSOR else str(said)
+    return repr(tuple(value) if isinstance(value, list) else value)
+
+
+def _given(value: Any) -> str:
+    """What forward is given, as source: a mask, a state, several of these, or a plain value.
+
+    {"mask": "bool", "rows": ...}   True where there is a 1; "-inf" and "bias" are floating point
+    {"full": value, "sizes": ...}   a tensor of one value
+    """
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_given, value))})"
+    if not isinstance(value, Mapping):
+        return repr(value)
+    if "full" in value:
+        like = "dtype={0}.dtype, device={0}.device"
+        return f"torch.full({tuple(value['sizes'])}, {value['full']}, {like})"
+    rows = _rows(value["rows"], _MASKING[value["mask"]])
+    dtype = "torch.bool" if value["mask"] == "bool" else "{0}.dtype"
+    return f"torch.tensor({rows}, dtype={dtype}, device={{0}}.device)"
+
+
+#: How a mask is written: what it has where something is masked. -0.5 masks nothing, but is added.
+_MASKING: Final = {"bool": "1", "-inf": "-torch.inf", "bias": "-0.5"}
+
+
+def _rows(rows: Any, masking: str) -> str:
+    if isinstance(rows, list | tuple):
+        return f"[{', '.join(_rows(row, masking) for row in rows)}]"
+    return masking if rows else "0"
+
+
+def _options(args: Arguments, *but: str) -> str:
+    """The options of a call, each after a comma."""
+    given = args.get(FORWARD, {})
+    return "".join(f", {name}={_given(value)}" for name, value in given.items() if name not in but)
+
+
+def _made(name: str, args: Arguments, *but: str) -> str:
+    """A call of a constructor with these arguments, but for some."""
+    given = (argument(k, v) for k, v in args.items() if k not in (FORWARD, REPLACED, *but))
+    return f"nn.{name}({', '.join(given)})"
+
+
+def _drops_some(args: Arguments, default: float) -> bool:
+    """Whether a dropout inside draws: 0 hands its input on, 1 multiplies by zeros."""
+    return 0.0 < float(args.get("dropout", default)) < 1.0
+
+
+# --- recurrent layers --------------------------------------------------------------------------
+
+
 def _recurrent_parameters(args: Arguments) -> tuple[str, ...]:
     directions = ("", "_reverse") if args.get("bidirectional", False) else ("",)
     biases = ("bias_ih", "bias_hh") if args.get("bias", True) else ()
-    kinds = ("weight_ih", "weight_hh", *biases)
+    projected = ("weight_hr",) if args.get("proj_size", 0) else ()
+    kinds = ("weight_ih", "weight_hh", *biases, *projected)
     layers = range(args.get("num_layers", 1))
     return tuple(f"{kind}_l{n}{side}" for n in layers for side in directions for kind in kinds)
 
 
-def _drops_between_layers(args: Arguments) -> bool:
-    return args.get("num_layers", 1) > 1 and float(args.get("dropout", 0.0)) > 0.0
+def _between_layers(args: Arguments) -> bool:
+    return bool(args.get("num_layers", 1) > 1)
 
 
 def _drawing_where(
@@ -252,14 +347,45 @@ def _drawing_where(
     )
 
 
-def _recurrent(call: str = "{self}({0})[0]", makes: str = "nn.{op}({args})") -> Traits:
+def _recurrent_call(call: str, states: int) -> Callable[[Arguments], str]:
+    """What runs the layer: packed or not, with a state to begin with or not.
+
+    call    what runs it where its arguments say nothing of forward
+    states  how many states it returns beside its output, which are seen if "states" says so
+    """
+
+    def called(args: Arguments) -> str:
+        given = args.get(FORWARD)
+        if given is None:
+            return call
+        if "lengths" in given:
+            lengths = list(given["lengths"])
+            ran = f"packed({{self}}, {{0}}, {lengths}{_options(args, 'lengths', 'states')})"
+        else:
+            ran = f"{{self}}({{0}}{_options(args, 'states')})"
+        if not given.get("states", False):
+            return f"{ran}[0]"
+        return ran if states == 1 else f"flat({ran})"
+
+    return called
+
+
+def _recurrent_outputs(states: int) -> Callable[[Arguments], tuple[bool, ...]]:
+    return lambda args: (True,) * (1 + states * args.get(FORWARD, {}).get("states", False))
+
+
+def _recurrent(
+    call: str = "{self}({0})[0]", makes: str = "nn.{op}({args})", states: int = 1
+) -> Traits:
     """nn.LSTM: dropout acts on the outputs of each layer except the last, in training."""
     return Traits(
-        call=call,
+        call=_recurrent_call(call, states),
+        given=(FORWARD,),
         makes=makes,
         parameters=_recurrent_parameters,
-        draws=_drawing_where(_drops_between_layers),
-        differs=_if(_drops_between_layers),
+        draws=_drawing_where(lambda args: _between_layers(args) and _drops_some(args, 0.0)),
+        several=_recurrent_outputs(states),
+        differs=_if(lambda args: _between_layers(args) and float(args.get("dropout", 0.0)) > 0.0),
         kernel=lambda args: True,
     )
 
@@ -269,51 +395,256 @@ def _cell_parameters(args: Arguments) -> tuple[str, ...]:
     return (*weights, "bias_ih", "bias_hh") if args.get("bias", True) else weights
 
 
+def _cell(states: int) -> Traits:
+    """A cell; that of an LSTM returns two states, the second where "states" says so."""
+
+    def call(args: Arguments) -> str:
+        ran = f"{{self}}({{0}}{_options(args, 'states')})"
+        seen = states == 1 or args.get(FORWARD, {}).get("states", False)
+        return ran if seen else f"{ran}[0]"
+
+    return Traits(
+        call=call,
+        given=(FORWARD,),
+        parameters=_cell_parameters,
+        several=lambda args: (True,) * (states if args.get(FORWARD, {}).get("states") else 1),
+    )
+
+
+# --- attention and transformers ----------------------------------------------------------------
+
+
+def _one_size(args: Arguments) -> bool:
+    """Whether queries, keys and values have the same size, and share a weight for it."""
+    width = args.get("embed_dim")
+    return all(args.get(size) in (None, width) for size in ("kdim", "vdim"))
+
+
 def _attention_parameters(args: Arguments) -> tuple[str, ...]:
-    weights, biases = ("in_proj_weight", "out_proj.weight"), ("in_proj_bias", "out_proj.bias")
-    return weights + biases if args.get("bias", True) else weights
+    separate = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+    weights = ("in_proj_weight",) if _one_size(args) else separate
+    biases = ("in_proj_bias", "out_proj.bias") if args.get("bias", True) else ()
+    more = ("bias_k", "bias_v") if args.get("add_bias_kv", False) else ()
+    return (*weights, "out_proj.weight", *biases, *more)
+
+
+def _attention_call(args: Arguments) -> str:
+    """Self-attention; where keys or values are smaller, they are the first features."""
+    args = {FORWARD: {"need_weights": False}} | dict(args)
+    taken = (f"[..., :{args[size]}]" if args.get(size) else "" for size in ("kdim", "vdim"))
+    key, value = (f"{{0}}{part}" for part in taken)
+    called = f"{{self}}({{0}}, {key}, {value}{_options(args)})"
+    return called if _gives_weights(args) else f"{called}[0]"
+
+
+def _gives_weights(args: Arguments) -> bool:
+    return FORWARD in args and bool(args[FORWARD].get("need_weights", True))
+
+
+def _not_in_the_weights(args: Arguments, output: int) -> tuple[str, ...]:
+    """Attention weights come from queries and keys alone."""
+    return ("v_proj_weight", "bias_v", "out_proj.weight", "out_proj.bias") if output == 1 else ()
+
+
+def _attention(call: str | Callable[[Arguments], str]) -> Traits:
+    """nn.MultiheadAttention: the weights are a second output, in training those after dropout."""
+    return Traits(
+        call=call,
+        given=(FORWARD,),
+        makes="nn.MultiheadAttention({args})",
+        parameters=_attention_parameters,
+        parts=lambda args: ("out_proj",),
+        draws=_drawing_where(lambda args: _drops_some(args, 0.0)),
+        several=lambda args: (True, True) if _gives_weights(args) else (True,),
+        unreached=_not_in_the_weights,
+        differs=_if(lambda args: float(args.get("dropout", 0.0)) > 0.0),
+        kernel=lambda args: True,
+    )
+
+
+#: Arguments of a stack of layers; all others are those of its layers.
+_OF_STACKS: Final = ("num_layers", "norm", "enable_nested_tensor", "mask_check")
 
 
 def _within(path: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{path}.{name}" for name in names)
 
 
-def _weight_bias_of(*layers: str) -> tuple[str, ...]:
-    return tuple(f"{layer}.{p}" for layer in layers for p in ("weight", "bias"))
+@dataclass(frozen=True)
+class _Parts:
+    """What a layer is made of, by path: the names of its parameters, its modules, what draws."""
+
+    parameters: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    drawing: tuple[str, ...] = ()
+
+    def at(self, path: str) -> _Parts:
+        """The same, of a layer that another one has at this path."""
+        modules = (path, *_within(path, self.modules))
+        drawing = (f"{path}.{d}" if d else path for d in self.drawing)
+        return _Parts(_within(path, self.parameters), modules, tuple(drawing))
+
+    def __add__(self, other: _Parts) -> _Parts:
+        return _Parts(
+            self.parameters + other.parameters,
+            self.modules + other.modules,
+            self.drawing + other.drawing,
+        )
+
+    def without(self, path: str) -> _Parts:
+        """The same but for a part."""
+
+        def others(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(n for n in names if n != path and not n.startswith(f"{path}."))
+
+        return _Parts(others(self.parameters), others(self.modules), others(self.drawing))
 
 
-_ENCODER_LAYER: Final = (
-    *_within("self_attn", _attention_parameters({})),
-    *_weight_bias_of("linear1", "linear2", "norm1", "norm2"),
-)
-_DECODER_LAYER: Final = (
-    *_within("self_attn", _attention_parameters({})),
-    *_within("multihead_attn", _attention_parameters({})),
-    *_weight_bias_of("linear1", "linear2", "norm1", "norm2", "norm3"),
-)
+def _parts_of_attention(args: Arguments) -> _Parts:
+    drawing = ("",) if _drops_some(args, 0.0) else ()
+    return _Parts(_attention_parameters(args), ("out_proj",), drawing)
+
+
+def _parts_of_layer(attentions: tuple[str, ...], norms: int) -> Callable[[Arguments], _Parts]:
+    """Of nn.TransformerEncoderLayer and nn.TransformerDecoderLayer."""
+
+    def parts(args: Arguments) -> _Parts:
+        affine = ("weight", "bias") if args.get("bias", True) else ("weight",)
+        dropping = ("",) if _drops_some(args, 0.1) else ()
+        attention = {"bias": args.get("bias", True), "dropout": args.get("dropout", 0.1)}
+        found = _Parts()
+        for name in attentions:
+            found += _parts_of_attention(attention).at(name)
+        for name in ("linear1", "linear2", *(f"norm{n + 1}" for n in range(norms))):
+            found += _Parts(affine).at(name)
+        for name in ("dropout", *(f"dropout{n + 1}" for n in range(norms))):
+            found += _Parts(drawing=dropping).at(name)
+        activation = args.get("activation")
+        if isinstance(activation, Mapping) and activation[NAMED].startswith("nn."):
+            found += _part_of_source(activation).at("activation")
+        return _replaced(found, args)
+
+    return parts
+
+
+def _part_of_source(part: Mapping[str, str]) -> _Parts:
+    return _Parts(("weight",) if part[NAMED].startswith("nn.PReLU(") else ())
+
+
+def _replaced(found: _Parts, args: Arguments) -> _Parts:
+    """These parts, some of them replaced once the layer was built."""
+    for path, part in args.get(REPLACED, {}).items():
+        found = found.without(path)
+        found += (_part_of_source(part) if NAMED in part else _parts_given(part)).at(path)
+    return found
+
+
+def _parts_given(part: Arguments) -> _Parts:
+    """Of a part that is given by its arguments: attention, or a layer of an encoder."""
+    return _parts_of_attention(part) if "embed_dim" in part else _ENCODER_LAYER(part)
+
+
+_ENCODER_LAYER: Final = _parts_of_layer(("self_attn",), 2)
+_DECODER_LAYER: Final = _parts_of_layer(("self_attn", "multihead_attn"), 3)
+
+
+def _parts_of_stack(
+    layer: Callable[[Arguments], _Parts], layers: int
+) -> Callable[[Arguments], _Parts]:
+    """Of nn.TransformerEncoder and nn.TransformerDecoder, by default with so many layers."""
+
+    def parts(args: Arguments) -> _Parts:
+        found = _Parts(modules=("layers",))
+        inside = {k: v for k, v in args.items() if k not in (FORWARD, REPLACED)}
+        if layer is _DECODER_LAYER:
+            # A copy of a decoder layer has ReLU in the place of a module that it is given.
+            inside["activation"] = "relu"
+        for n in range(args.get("num_layers", layers)):
+            found += layer(inside).at(f"layers.{n}")
+        if args.get("norm"):
+            found += _Parts(_norm_parameters(args["norm"][NAMED])).at("norm")
+        return _replaced(found, args)
+
+    return parts
+
+
+def _norm_parameters(source: str) -> tuple[str, ...]:
+    return ("weight", "bias") if source.startswith("nn.LayerNorm(") else ("weight",)
+
+
+def _parts_of_transformer(args: Arguments) -> _Parts:
+    """Of nn.Transformer: an encoder and a decoder with a norm each, or custom ones."""
+    affine = ("weight", "bias") if args.get("bias", True) else ("weight",)
+    inside = {k: v for k, v in args.items() if k not in (FORWARD, REPLACED)}
+    found = _Parts()
+    for name, layer in (("encoder", _ENCODER_LAYER), ("decoder", _DECODER_LAYER)):
+        custom, layers = args.get(f"custom_{name}"), args.get(f"num_{name}_layers", 6)
+        if custom is not None:
+            found += _parts_of_stack(layer, 1)(custom).at(name)
+        else:
+            stack = _parts_of_stack(layer, layers)(inside)
+            found += (stack + _Parts(affine).at("norm")).at(name)
+    return _replaced(found, args)
+
+
+def _stack_source(name: str, args: Arguments, layers: int) -> str:
+    """The constructor of a stack of layers of a transformer."""
+    layer = _made(f"{name}Layer", args, *_OF_STACKS)
+    given = [argument(k, args[k]) for k in _OF_STACKS if k in args and k != "num_layers"]
+    return f"nn.{name}({', '.join([layer, str(args.get('num_layers', layers)), *given])})"
+
+
+def _transformer_source(args: Arguments) -> str:
+    custom = [
+        f"{key}={_stack_source(name, args[key], 1)}"
+        for key, name in zip(_CUSTOM, ("TransformerEncoder", "TransformerDecoder"), strict=True)
+        if args.get(key) is not None
+    ]
+    made = _made("Transformer", args, *_CUSTOM)
+    return f"{made[:-1]}, {', '.join(custom)})" if custom else made
+
+
+_CUSTOM: Final = ("custom_encoder", "custom_decoder")
+
+
+def _replacing(source: Callable[[Arguments], str]) -> Callable[[Arguments], str]:
+    """The layer as it is built, and then with some parts replaced."""
+
+    def made(args: Arguments) -> str:
+        parts = args.get(REPLACED, {})
+        if not parts:
+            return source(args)
+        new = ", ".join(f"{path!r}: {_part_source(part)}" for path, part in parts.items())
+        return f"replacing({source(args)}, {{{new}}})"
+
+    return made
+
+
+def _part_source(part: Arguments) -> str:
+    if NAMED in part:
+        return written(part)
+    if "embed_dim" in part:
+        return _made("MultiheadAttention", part)
+    return _made("TransformerEncoderLayer", part)
 
 
 def _transformer(
-    call: str, makes: str = "nn.{op}({args})", *, names: tuple[str, ...], kernel: bool = True
+    call: str,
+    makes: str,
+    made: Callable[[Arguments], str],
+    parts: Callable[[Arguments], _Parts],
 ) -> Traits:
     """nn.TransformerEncoderLayer and its kin: dropout of 0.1 by default, and a fast path."""
     return Traits(
-        call=call,
+        call=lambda args: f"{call[:-1]}{_options(args)})",
+        given=(FORWARD,),
         makes=makes,
-        parameters=lambda args: names,
-        draws=_drawing_where(lambda args: float(args.get("dropout", 0.1)) > 0.0),
+        made=_replacing(made),
+        parameters=lambda args: parts(args).parameters,
+        parts=lambda args: parts(args).modules,
+        drawing=lambda args: parts(args).drawing,
+        draws=_drawing_where(lambda args: bool(parts(args).drawing)),
         differs=_if(lambda args: float(args.get("dropout", 0.1)) > 0.0),
-        kernel=lambda args: kernel,
-    )
-
-
-def _attention(call: str) -> Traits:
-    return Traits(
-        call=call,
-        makes="nn.MultiheadAttention({args})",
-        parameters=_attention_parameters,
-        draws=_drawing_where(lambda args: float(args.get("dropout", 0.0)) > 0.0),
-        differs=_if(lambda args: float(args.get("dropout", 0.0)) > 0.0),
         kernel=lambda args: True,
     )
 
@@ -550,42 +881,55 @@ LAYERS: Final[dict[str, Traits]] = {
     **dict.fromkeys(("CosineSimilarity", "PairwiseDistance"), _SAME_SHAPE),
     "Embedding": _EMBEDDING,
     "EmbeddingBag": _EMBEDDING_BAG,
-    **dict.fromkeys(("RNN", "GRU", "LSTM"), _recurrent()),
+    **dict.fromkeys(("RNN", "GRU"), _recurrent()),
+    "LSTM": _recurrent(states=2),
     "GRU_packed": _recurrent(
         "nn.utils.rnn.pad_packed_sequence({self}(nn.utils.rnn.pack_padded_sequence("
         "{0}, [{0}.shape[1]] + [1] * ({0}.shape[0] - 1), batch_first=True))[0], "
         "batch_first=True)[0]",
         "nn.GRU({args})",
     ),
-    **dict.fromkeys(("RNNCell", "GRUCell"), Traits(parameters=_cell_parameters)),
-    "LSTMCell": Traits(call="{self}({0})[0]", parameters=_cell_parameters),
-    "MultiheadAttention": _attention("{self}({0}, {0}, {0}, need_weights=False)[0]"),
+    **dict.fromkeys(("RNNCell", "GRUCell"), _cell(1)),
+    "LSTMCell": _cell(2),
+    "MultiheadAttention": _attention(_attention_call),
     "MultiheadAttention_padded": _attention(
         f"{{self}}({{0}}, {{0}}, {{0}}, key_padding_mask={_PADDING})[0]"
     ),
-    "TransformerEncoderLayer": _transformer("{self}({0})", names=_ENCODER_LAYER),
+    "TransformerEncoderLayer": _transformer(
+        "{self}({0})",
+        "nn.TransformerEncoderLayer({args})",
+        lambda args: _made("TransformerEncoderLayer", args),
+        _ENCODER_LAYER,
+    ),
     "TransformerEncoder": _transformer(
         "{self}({0})",
-        "nn.TransformerEncoder(nn.TransformerEncoderLayer({args}), 2)",
-        names=_within("layers.0", _ENCODER_LAYER) + _within("layers.1", _ENCODER_LAYER),
+        "nn.TransformerEncoder({args})",
+        lambda args: _stack_source("TransformerEncoder", args, 2),
+        _parts_of_stack(_ENCODER_LAYER, 2),
     ),
     "TransformerEncoder_padded": _transformer(
         f"{{self}}({{0}}, src_key_padding_mask={_PADDING})",
-        "nn.TransformerEncoder(nn.TransformerEncoderLayer({args}), 1)",
-        names=_within("layers.0", _ENCODER_LAYER),
+        "nn.TransformerEncoder({args})",
+        lambda args: _stack_source("TransformerEncoder", args, 1),
+        _parts_of_stack(_ENCODER_LAYER, 1),
     ),
-    "TransformerDecoderLayer": _transformer("{self}({0}, {0})", names=_DECODER_LAYER),
+    "TransformerDecoderLayer": _transformer(
+        "{self}({0}, {0})",
+        "nn.TransformerDecoderLayer({args})",
+        lambda args: _made("TransformerDecoderLayer", args),
+        _DECODER_LAYER,
+    ),
     "TransformerDecoder": _transformer(
         "{self}({0}, {0})",
-        "nn.TransformerDecoder(nn.TransformerDecoderLayer({args}), 1)",
-        names=_within("layers.0", _DECODER_LAYER),
+        "nn.TransformerDecoder({args})",
+        lambda args: _stack_source("TransformerDecoder", args, 1),
+        _parts_of_stack(_DECODER_LAYER, 1),
     ),
     "Transformer": _transformer(
         "{self}({0}, {0})",
-        names=_within("encoder.layers.0", _ENCODER_LAYER)
-        + _weight_bias_of("encoder.norm")
-        + _within("decoder.layers.0", _DECODER_LAYER)
-        + _weight_bias_of("decoder.norm"),
+        "nn.Transformer({args})",
+        _transformer_source,
+        _parts_of_transformer,
     ),
     **dict.fromkeys(("L1Loss", "MSELoss", "SmoothL1Loss", "HuberLoss"), _SAME_SHAPE),
     "PoissonNLLLoss": _loss(_poisson_call),

@@ -423,7 +423,7 @@ def specimens(
     floating = [i for i, given in enumerate(recipe.inputs) if not given.high]
     mixture = Setting(
         training=not maybe(draw),
-        switched=_subset(draw, _outermost(recipe)),
+        switched=_switched(draw, recipe),
         grad=stack(draw),
         frozen=_subset(draw, recipe.parameters()),
         inputs=_subset(draw, floating),
@@ -444,11 +444,26 @@ def layers(draw: DrawFn, name: str) -> Specimen:
     recipe = Recipe((Input(*shape),), tuple(draft.nodes), outputs)
     mixture = Setting(
         training=not maybe(draw),
+        switched=_some_parts(draw, recipe),
         grad=stack(draw),
         frozen=_subset(draw, recipe.parameters()),
         inputs=() if kind.integer else _subset(draw, [0]),
     )
     return Specimen(recipe, dtype, draw(upto(2**16)), mixture)
+
+
+def _switched(draw: DrawFn, recipe: Recipe) -> tuple[str, ...]:
+    """Outermost submodules, and now and then some that lie in another."""
+    return _subset(draw, _outermost(recipe)) + _some_parts(draw, recipe)
+
+
+def _some_parts(draw: DrawFn, recipe: Recipe) -> tuple[str, ...]:
+    """Submodules that lie in another: mostly none, else one or a subset of them."""
+    parts = recipe.parts()
+    form = draw(upto(3)) if parts else 0
+    if form < 2:
+        return ()
+    return (pick(draw, parts),) if form == 2 else _subset(draw, parts)
 
 
 def _outermost(recipe: Recipe) -> list[str]:

@@ -28,6 +28,8 @@ def a_layer_does_what_its_traits_claim(layer: Layer, setting: Setting) -> None:
     prediction = predict(layer.specimen.recipe, setting, layer.specimen.dtype)
     training = setting.trains("n0")
     mode = "in training" if training else "in evaluation"
+    if setting.switched:
+        mode = "with parts in another mode"
     run = layer.run(setting)
 
     for alias, handed_on in prediction.aliases().items():

@@ -31,6 +31,7 @@ class Shape(NamedTuple):
 
 Arguments = dict[str, Any]
 Maker = Callable[[DrawFn, Shape], Arguments]
+Returned = Callable[[Arguments, Shape], tuple[Shape, ...]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Kind:
     size    of how many plain layers it is made, about: so it counts in the budget of a module
     inplace whether it has an option inplace, which is drawn where its input is free for it
     alike   whether its one output has the shape of its input
+    returns the shapes of what it returns, where that is known without asking torch
     """
 
     op: str
@@ -64,11 +66,14 @@ class Kind:
     size: int
     inplace: bool
     alike: bool
+    returns: Returned | None
 
     def outputs(self, arguments: Arguments, shape: Shape) -> tuple[Shape, ...]:
         """The shapes of what it returns for an input of this shape."""
         if self.alike:
             return (shape,)
+        if self.returns is not None:
+            return self.returns(arguments, shape)
         bound = -1 if self.bound is None else self.bound(shape)
         found = _returned(self.op, repr(arguments), shape)
         return tuple(Shape(sizes, 0 if floating else bound) for sizes, floating in found)
@@ -90,6 +95,7 @@ def kind(
     size: int = 1,
     inplace: bool = False,
     alike: bool = False,
+    returns: Returned | None = None,
 ) -> Callable[[Maker], Maker]:
     """Register a maker for each of these ops that this torch has."""
 
@@ -110,6 +116,7 @@ def kind(
                     size,
                     inplace,
                     alike,
+                    returns,
                 )
         return make
 
@@ -175,7 +182,7 @@ def given(**arguments: Any) -> Arguments:
 def _returned(op: str, arguments: str, shape: Shape) -> tuple[tuple[tuple[int, ...], bool], ...]:
     """Sizes of what the node returns, and whether it is floating point: torch is asked, once."""
     node = Node(op, (0, 0) if KINDS[op].second else (0,), eval(arguments))
-    outputs = tuple(range(1, 1 + len(node.traits.differentiable)))
+    outputs = tuple(range(1, 1 + len(node.outputs)))
     recipe = Recipe((Input(shape.sizes, shape.high),), (node,), outputs)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         given = torch.zeros(shape.sizes, dtype=torch.long if shape.high else torch.float32)

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis.strategies import DrawFn
 
-from oracles.recipe import NAMED, TENSOR
+from oracles.traits import NAMED, TENSOR
 
 from .kinds import WIDE, Arguments, Shape, each, given, kind, maybe, pick
 

@@ -9,6 +9,8 @@ _TO: Final = "the module is moved with .to() after it is built, layer and input 
 _RENAMED: Final = "deprecated: another name of min_val or max_val, which are drawn"
 _ZEROS: Final = "refused but for zeros, which is what there is by default"
 _WRAPPED: Final = "of what a norm makes of a weight, its layer says nothing: a linear one is enough"
+_PROJECTED: Final = "refused but for LSTM"
+_LIKE_ITS_OWN: Final = "it takes layers like its own alone; others are put in later"
 
 #: By class, "*" for every class that has the option, and option.
 NOT_DRAWN: Final[dict[tuple[str, str], str]] = {
@@ -26,6 +28,10 @@ NOT_DRAWN: Final[dict[tuple[str, str], str]] = {
         for lazy in ("", "Lazy")
         for n in (1, 2, 3)
     },
+    ("RNN", "proj_size"): _PROJECTED,
+    ("GRU", "proj_size"): _PROJECTED,
+    ("TransformerEncoder", "encoder_layer"): _LIKE_ITS_OWN,
+    ("TransformerDecoder", "decoder_layer"): _LIKE_ITS_OWN,
     ("utils.spectral_norm", "module"): _WRAPPED,
     ("utils.weight_norm", "module"): _WRAPPED,
     ("utils.spectral_norm", "name"): "there is one weight; a bias is a vector, which has no norm",

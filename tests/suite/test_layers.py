@@ -217,7 +217,7 @@ def _breakable() -> list[tuple[str, Callable[[Forward], Forward]]]:
         if isinstance(traits.call, str) and traits.call.endswith(".output"):
             continue  # it returns a named tuple, of which the fields are taken
         ways += [writing] if traits.parameters({}) else []
-        ways += [handing_on] if traits.call in ("{self}({0})", "{self}({0}, {1})") else []
+        ways += [handing_on] if traits.called({}) in ("{self}({0})", "{self}({0}, {1})") else []
         found += [(name, way) for way in ways if not _does_anyway(name, way)]
     return found
 
