@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from functools import cache, cached_property, wraps
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ import torch
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
+from . import fast_path
 from .case import Case, read
 from .flow import Flow, Places, Use, parameter
 from .law import LAWS, RAISED, Violation
@@ -27,9 +28,10 @@ from .machine import ASTRAY
 from .play import played
 from .recipe import Node
 from .reference import Prediction, predict
-from .run import in_state, unmoved
+from .run import in_state, undrawn, unmoved
 from .setting import GradState, Setting, Stack, fold
 from .specimen import Specimen
+from .traits import REPLACED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,10 +74,10 @@ def of_modules(decide: Callable[[Specimen, Setting], Places | None]) -> Conditio
         setting = case.setting or Setting()
         found = decide(case.specimen, setting)
         actual = as_torch_runs(setting.grad)
-        if actual == setting.grad:
-            return found
-        other = decide(case.specimen, setting.but(grad=actual))
-        return found | other if found and other else found or other
+        if actual != setting.grad:
+            other = decide(case.specimen, setting.but(grad=actual))
+            found = found | other if found and other else found or other
+        return replace(found, seed=case.specimen.seed) if found else None
 
     OF_MODULES.add(decide.__name__)
     return condition(decided)
@@ -90,6 +92,7 @@ PLACES: Final[dict[str, Callable[[Places], set[str]]]] = {
     "{leaf}": lambda places: set(places.leaves),
     "{state}": lambda places: {in_state(name) for name in places.states},
     "{unmoved}": lambda places: {unmoved(name) for name in places.states},
+    "{undrawn}": lambda places: {undrawn(places.seed)},
 }
 
 
@@ -550,19 +553,123 @@ def a_hook_computes_a_weight(specimen: Specimen, setting: Setting) -> Places | N
 
 
 @of_modules
-def a_padded_encoder_evaluates(specimen: Specimen, setting: Setting) -> Places | None:
-    """A TransformerEncoder with an even number of heads is given a padding mask in evaluation.
+def an_encoder_makes_nested_tensors(specimen: Specimen, setting: Setting) -> Places | None:
+    """An encoder is given padding, and its first layer may take the fast path in evaluation."""
+    return _of(specimen, lambda use: fast_path.makes_nested_tensors(use, setting))
 
-    With an odd number of heads it uses no nested tensors, and computes padding like the rest.
-    """
+
+@of_modules
+def an_encoder_that_makes_nested_tensors_has_other_layers(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """After such a first layer comes one that may not take the fast path, as its weights decide."""
     return _of(
         specimen,
         lambda use: (
-            use.node.op == "TransformerEncoder_padded"
-            and use.node.arguments.get("nhead", 1) % 2 == 0
-            and not setting.trains(use.path)
+            fast_path.makes_nested_tensors(use, setting) and len(fast_path.encoder_layers(use)) > 1
         ),
     )
+
+
+@of_modules
+def an_encoder_is_given_padding_alone(specimen: Specimen, setting: Setting) -> Places | None:
+    """An encoder makes nested tensors of a batch in which every position is padding."""
+    return _of(
+        specimen,
+        lambda use: (
+            fast_path.makes_nested_tensors(use, setting) and fast_path.is_padding_alone(use)
+        ),
+    )
+
+
+@of_modules
+def a_layer_that_may_be_fast_has_a_bias_for_a_mask(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """An encoder layer is given a floating-point mask with finite values, in evaluation."""
+    return _of(
+        specimen,
+        lambda use: fast_path.has_a_bias(use) and fast_path.may_be_fast(use, setting),
+    )
+
+
+@of_modules
+def a_query_sees_nothing_where_a_layer_may_be_fast(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """Every key of some query is masked, in an encoder layer or attention, in evaluation."""
+
+    def acts(use: Use) -> bool:
+        fast = fast_path.may_be_fast(use, setting) or fast_path.attention_may_be_fast(use, setting)
+        return fast and fast_path.some_query_sees_nothing(use)
+
+    return _of(specimen, acts)
+
+
+def _fast_layers(
+    specimen: Specimen, setting: Setting, sources: Callable[[fast_path.EncoderLayer], bool]
+) -> Places | None:
+    """Where the results of encoder layers go that may be fast, and are such."""
+    return _of(
+        specimen,
+        lambda use: any(
+            layer.may_be_fast(setting) and sources(layer) for layer in fast_path.encoder_layers(use)
+        ),
+    )
+
+
+@of_modules
+def a_layer_that_may_be_fast_approximates_gelu(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """An encoder layer has nn.GELU(approximate="tanh"), in evaluation."""
+    return _fast_layers(
+        specimen, setting, lambda layer: "tanh" in str(layer.given.get("activation", ""))
+    )
+
+
+@of_modules
+def a_layer_that_may_be_fast_has_parts_in_training(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """An encoder layer is in evaluation, and a part of it that drops is in training."""
+    return _fast_layers(specimen, setting, lambda layer: layer.trains_in_part(setting))
+
+
+@of_modules
+def a_layer_that_may_be_fast_has_replaced_parts(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """A part of an encoder layer was replaced once it was built, in evaluation."""
+    return _fast_layers(specimen, setting, lambda layer: bool(layer.replaced))
+
+
+@of_modules
+def an_encoder_layer_evaluates_with_another_norm(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """The first norm of an encoder layer was replaced by a layer without eps, in evaluation."""
+
+    def acts(use: Use) -> bool:
+        layers = fast_path.encoder_layers(use)
+        return any("norm1" in one.replaced and not setting.trains(one.path) for one in layers)
+
+    return _of(specimen, acts)
+
+
+@condition
+def a_decoder_layer_with_a_module_for_an_activation_is_copied(case: Case) -> Places | None:
+    """A law of persistence copies a decoder layer whose activation is a module."""
+    if case.specimen is None or LAWS[case.law].theory != "persistence":
+        return None
+
+    def acts(use: Use) -> bool:
+        args = use.node.arguments
+        replaced = any(path.endswith("activation") for path in args.get(REPLACED, {}))
+        own = use.node.op == "TransformerDecoderLayer" and isinstance(args.get("activation"), dict)
+        return (own or replaced) and "Decoder" in use.node.op
+
+    return _of(case.specimen, acts)
 
 
 @of_modules

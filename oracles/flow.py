@@ -61,12 +61,14 @@ class Places:
     inputs   positions of inputs
     leaves   parameters and inputs with a gradient, as they are written in plain torch
     states   names in the state_dict
+    seed     of the randomness of the run
     """
 
     outputs: frozenset[int] = frozenset()
     inputs: frozenset[int] = frozenset()
     leaves: frozenset[str] = frozenset()
     states: frozenset[str] = frozenset()
+    seed: int = 0
 
     def __or__(self, other: Places) -> Places:
         return Places(

@@ -141,10 +141,10 @@ class _Difference:
     def __init__(self, observed: Tensor, expected: Tensor, unit: torch.dtype) -> None:
         self.sides = _wide(observed), _wide(expected)
         a, b = self.sides
-        differs = (a != b) & ~(a.isnan() & b.isnan())
+        self.kinds = _kinds(observed), _kinds(expected)
         # Elements that do not differ by a size: truth values, indices, what is not finite.
+        self.tipped = self.kinds[0] != self.kinds[1]
         sized = a.isfinite() & b.isfinite() & is_inexact(observed.dtype)
-        self.tipped = differs & ~sized
         self.size = _largest((a - b).abs()[sized])
         finite = b.abs()[b.isfinite()]
         eps = max(torch.finfo(t).eps for t in (unit, observed.dtype) if is_inexact(t))
@@ -164,18 +164,25 @@ class _Difference:
     def take(self, observed: Tensor, expected: Tensor) -> None:
         """Take what is there after a move."""
         self.moved += 1
-        for before, after in zip(self.sides, (_wide(observed), _wide(expected)), strict=True):
-            if before.shape != after.shape:
-                continue
-            apart = (before - after).abs()
-            sized = apart.isfinite()
-            self.spread = max(self.spread, _largest(apart[sized]))
-            self.tipped &= (before == after) | (before.isnan() & after.isnan())
+        for before, kinds, after in zip(self.sides, self.kinds, (observed, expected), strict=True):
+            if before.shape == after.shape:
+                apart = (before - _wide(after)).abs()
+                self.spread = max(self.spread, _largest(apart[apart.isfinite()]))
+                self.tipped &= kinds == _kinds(after)
+
+
+def _kinds(tensor: Tensor) -> Tensor:
+    """What rounding may tip of each element: of a rounded value, whether it is a number."""
+    value = tensor.detach().cpu().to_dense()
+    if not is_inexact(value.dtype):
+        return value
+    parts = torch.view_as_real(value) if value.dtype.is_complex else value
+    return parts.isnan() + 2 * parts.isposinf() + 3 * parts.isneginf()
 
 
 def _wide(tensor: Tensor) -> Tensor:
     wide = torch.complex128 if tensor.dtype.is_complex else torch.float64
-    return tensor.detach().cpu().to(wide)
+    return tensor.detach().cpu().to_dense().to(wide)
 
 
 def _largest(values: Tensor) -> float:

@@ -146,10 +146,7 @@ class Run:
     @cached_property
     def drawing(self) -> Seen:
         """Whether some global random generator is no longer in the state it was in."""
-        unmoved = (
-            f"torch.equal(torch.get_rng_state(), {_SEEDED.format(self.subject.specimen.seed)})"
-        )
-        return self._seen({unmoved: not self.draws})
+        return self._seen({undrawn(self.subject.specimen.seed): not self.draws})
 
     @cached_property
     def state(self) -> Seen:
@@ -247,4 +244,6 @@ def unmoved(name: str) -> str:
     return f"torch.equal({in_state(name)}, build()[0].state_dict()[{name!r}])"
 
 
-_SEEDED: Final = "torch.Generator().manual_seed({}).get_state()"
+def undrawn(seed: int) -> str:
+    """The expression that says that the global generator is as it was seeded."""
+    return f"torch.equal(torch.get_rng_state(), torch.Generator().manual_seed({seed}).get_state())"

@@ -96,6 +96,16 @@ def without_a_row(plain: Forward, x: Tensor, weight: Tensor, bias: Tensor) -> Te
     return torch.cat([out[:-1], torch.zeros_like(out[-1:])])
 
 
+def without_a_number(plain: Forward, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    out = plain(x, weight, bias)
+    return out.masked_fill(out == out.max(), torch.nan)
+
+
+def without_a_bound(plain: Forward, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    out = plain(x, weight, bias)
+    return out.masked_fill(out == out.max(), torch.inf)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_another_order_of_a_sum_is_rounding(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted(monkeypatch, reordered)
@@ -108,7 +118,15 @@ def test_another_order_of_a_sum_is_rounding(dtype: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "change",
-    [changed_by_a_thousandth, truncated, accumulated_in_half, biased_twice, without_a_row],
+    [
+        changed_by_a_thousandth,
+        truncated,
+        accumulated_in_half,
+        biased_twice,
+        without_a_row,
+        without_a_number,
+        without_a_bound,
+    ],
 )
 def test_meaning_is_not_rounding(
     dtype: str, change: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
