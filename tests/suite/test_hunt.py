@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ from oracles.codec import encode
 from tests.harness.hunt import command, records
 from tests.harness.hunt.places import HERE, Gone
 from tests.harness.hunt.records import Alarm, Died, Hunt, Kind, Record, Run, Started, Wrong, line
-from tests.harness.hunt.summary import groups
+from tests.harness.hunt.summary import groups, shares
 
 from .helpers import ROOT
 
@@ -94,6 +95,25 @@ def test_a_hunt_goes_on_from_its_file(tmp_path: Path) -> None:
     assert len(of(Hunt, tmp_path)) == 2
     said = ended(start("--runs", "2", folder=tmp_path), 0)
     assert said.splitlines()[-1].startswith("runs: 2, cells: 40")
+
+
+def test_a_run_judges_what_the_main_job_judges_with_its_seed(tmp_path: Path) -> None:
+    law, path = "evaluation_draws_no_randomness", tmp_path / "results.json"
+    ended(start("--runs", "1", "--law", law, folder=tmp_path), 0)
+    (run,) = of(Run, tmp_path)
+    main = [sys.executable, "-m", "pytest", "tests/laws", "-p", "no:cacheprovider", "-q"]
+    main += [*("--law", law, "--law", LAW), "--seed", str(run.seed), "--results", str(path)]
+    subprocess.run(
+        [*main, "--violations", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        timeout=240,
+    )
+    laws = json.loads(path.read_text(encoding="utf-8"))["laws"]
+    assert run.cells == sum(law["cells"] for law in laws)
+    assert run.subjects == sum(law["subjects"] for law in laws) == 40
+    assert run.statuses == Counter(law["status"] for law in laws)
 
 
 def test_an_interrupted_hunt_leaves_its_run_to_be_redone(tmp_path: Path) -> None:
@@ -207,6 +227,15 @@ def test_a_file_that_is_no_hunt_is_refused_and_left_as_it_is(tmp_path: Path) -> 
         with pytest.raises(Wrong):
             records.Store(path)
         assert path.read_text(encoding="utf-8") == text
+
+
+def test_two_hunts_do_not_write_to_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "hunt.jsonl"
+    first = records.Store(path)
+    with pytest.raises(Wrong, match="another hunt writes to it"):
+        records.Store(path)
+    first.add(Hunt("the command", "now", KIND))
+    assert records.read(path) == first.records
 
 
 def test_without_the_suite_hunt_says_so(tmp_path: Path) -> None:
@@ -387,6 +416,7 @@ def test_alarms_are_grouped_by_law_and_kind_with_the_smallest_case_first() -> No
     ]
     first, *others = groups(runs)
     assert (first.first.case, first.seeds) == (small, [1, 2])
+    assert shares(runs) == {"a": 3, "b": 1}
     assert [group.title for group in others] == [
         "CRASHED b: KeyError",
         "VIOLATED a: model.training",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -197,6 +198,10 @@ class Store:
             self.file = path.open("a+", encoding="utf-8")
         except OSError as error:
             raise Wrong(f"--out {path}: cannot be written: {error.strerror}") from None
+        try:  # until this process ends
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Wrong(f"--out {path}: another hunt writes to it") from None
         self.records = read(path)
         complete = "".join(map(_text, path.read_text(encoding="utf-8").splitlines(keepends=True)))
         self.file.truncate(len(complete.encode()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The status, the law, its layers, and the kind of fact."""
+        """The status, the law, its layers, and the kind of fact, on one line."""
         layers = sorted({alarm.layer for _, alarm in self.met} - {""})
         law = f"{self.first.law} of {', '.join(layers)}" if layers else self.first.law
         kind = " ".join(self.first.kind.split())
@@ -55,6 +56,12 @@ def groups(runs: Iterable[Run]) -> list[Group]:
 def _size(met: tuple[Run, Alarm]) -> tuple[bool, int]:
     _, alarm = met
     return alarm.case is None, len(json.dumps(alarm.case))
+
+
+def shares(runs: Sequence[Run]) -> dict[str, int]:
+    """For each law with an alarm, in how many runs it had some."""
+    met = Counter(law for run in runs for law in {alarm.law for alarm in run.alarms})
+    return dict(sorted(met.items(), key=lambda share: (-share[1], share[0])))
 
 
 def figures(runs: Sequence[Run]) -> str:
@@ -93,12 +100,15 @@ def as_text(store: Store, folder: Path) -> str:
     lines = []
     for kind, runs in by_kind(store.runs).items():
         lines.append(str(kind))
-        for group in groups(runs):
-            run, alarm = group.met[0]
-            lines.append(f"  {len(group.met)} x {group.title}")
-            lines.append(f"      seeds {', '.join(map(str, group.seeds))}")
-            where = evidence(folder, run, alarm)
-            lines.append(f"      smallest: {where or alarm.message.splitlines()[0]}")
+        found = groups(runs)
+        for law, count in shares(runs).items():
+            lines.append(f"  {law}: in {count:,} of {len(runs):,} runs")
+            for group in (group for group in found if group.first.law == law):
+                run, alarm = group.met[0]
+                lines.append(f"    {len(group.met)} x {group.title}")
+                lines.append(f"        seeds {', '.join(map(str, group.seeds))}")
+                where = evidence(folder, run, alarm) or alarm.message.splitlines()[0]
+                lines.append(f"        smallest: {where}")
     for died in store.lost:
         lines.append(f"  given up: the run of seed {died.seed} on {died.worker}: {died.reason}")
     return "\n".join([*lines, figures(store.runs)])
@@ -120,6 +130,9 @@ def as_markdown(store: Store) -> str:
         row = [kind.torch, device, kind.profile, kind.code, laws, f"{len(runs):,}", cells, hours]
         lines.append(f"| {' | '.join([*row, f'{alarms:,}', f'{alarms / len(runs):.2f}'])} |")
     for kind, runs in by_kind(store.runs).items():
+        share = [f"| {law} | {count:,} of {len(runs):,} |" for law, count in shares(runs).items()]
+        if share:
+            lines += ["", "| law | runs with an alarm |", "|--|--|", *share]
         for group in groups(runs):
             times = "once" if len(group.met) == 1 else f"{len(group.met)} times"
             seeds = ", ".join(map(str, group.seeds))
