@@ -22,8 +22,8 @@ from oracles.sample import Nesting
 from oracles.setting import Setting
 from oracles.specimen import BACKWARD, Plan, Specimen, source_of, statements
 from oracles.subject import Subject
-from oracles.traits import class_of
-from strategies import nestings, samples
+from oracles.traits import CLASSES, TRAITS, class_of, kinds_of
+from strategies import layers, nestings, samples
 
 from .helpers import RICH, drawn, drawn_specimens, outline, python, runnable, running_specimens
 
@@ -160,6 +160,20 @@ def test_the_submodules_of_a_recipe_are_there(several: list[Specimen]) -> None:
                 name = class_of(node.op).removeprefix("Lazy")
                 made = "Linear" if name.startswith("utils.") else name
                 assert kinds[path].removeprefix("Parametrized") == made, (path, specimen)
+
+
+@pytest.mark.parametrize("name", [n for n in CLASSES if TRAITS[kinds_of(n)[0]].parts({})])
+def test_the_parts_of_a_layer_are_there(name: str) -> None:
+    """All modules that it is made of, but for an activation that a decoder has lost."""
+    for specimen in drawn(layers(name), 30):
+        model, _ = Subject(specimen).build()
+        parts, made = set(specimen.recipe.parts()), {path for path, _ in model.named_modules()}
+        assert parts <= made
+        left = made - parts - {"", "n0"}
+        assert all("decoder" in name.lower() or ".decoder." in path for path in left), left
+        assert all(path.endswith(".activation") for path in left), left
+        names = sorted(n for n, _ in model.named_parameters())
+        assert names == sorted(specimen.recipe.parameters())
 
 
 def test_a_layer_is_used_again_and_a_weight_is_tied() -> None:

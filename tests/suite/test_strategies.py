@@ -31,17 +31,18 @@ from oracles.recipe import (
     Node,
     Recipe,
     names_of_values,
+    node_parameters,
 )
 from oracles.reference import predict
 from oracles.relations import agree_with
 from oracles.run import Run
 from oracles.sample import Nesting
-from oracles.setting import CONTEXTS, fold
+from oracles.setting import CONTEXTS, Setting, fold
 from oracles.specimen import Plan, Specimen
 from oracles.subject import Subject, forget
 from oracles.traits import CLASSES, DROPOUTS, MODE_DEPENDENT, SPARSE, TRAITS, Returns, class_of
 from oracles.trial import Trial
-from strategies import cases, drawn_for, nestings, recipes, samples, specimens
+from strategies import cases, drawn_for, layers, nestings, recipes, samples, specimens
 from strategies.layers import KINDS, Shape
 from strategies.recipes import BUDGET, CHECKPOINT, FEATURES, _Draft
 
@@ -99,9 +100,21 @@ def _reached(specimen: Specimen) -> Iterator[str]:
     yield from (f"context {context}" for context in mixture.grad)
     modules, names = recipe.modules(), recipe.parameters()
     floating = [i for i, given in enumerate(recipe.inputs) if not given.high]
-    yield from _part("switched", len(mixture.switched), len(modules))
+    parts = recipe.parts()
+    yield from _part("switched", sum(path not in parts for path in mixture.switched), len(modules))
+    yield from ("a part is switched" for path in mixture.switched if path in parts)
+    yield from ("a layer is partly frozen" for _ in _partly_frozen(specimen))
     yield from _part("frozen", len(mixture.frozen), len(names))
     yield from _part("inputs that require grad", len(mixture.inputs), len(floating))
+
+
+def _partly_frozen(specimen: Specimen) -> Iterator[str]:
+    """Paths of layers with several parameters of which some are frozen."""
+    for path, node in specimen.recipe.paths():
+        if node.body is None:
+            names = set(node_parameters(node, path))
+            if set() < names & set(specimen.mixture.frozen) < names:
+                yield path
 
 
 def _part(what: str, some: int, all_of_them: int) -> Iterator[str]:
@@ -125,6 +138,7 @@ WANTED = (
     *(f"checkpointed {called}" for called in (True, False)),
     *("shared", "shared block", "tied", "block in a block"),
     *("transposed input", "integer input"),
+    *("a part is switched", "a layer is partly frozen"),
     *(
         f"{what}: {part}"
         for what in ("switched", "frozen", "inputs that require grad")
@@ -175,6 +189,17 @@ def test_samples_reach_every_dtype_and_have_elements() -> None:
     assert {s.dtype for s in made} == set(DTYPES)
     assert {len(s.shape) for s in made} == {1, 2, 3}
     assert min(min(s.shape) for s in made) == 1
+
+
+@pytest.mark.parametrize("op", sorted(op for op, kind in KINDS.items() if kind.returns))
+def test_a_kind_returns_what_it_says(op: str) -> None:
+    """Shapes that are told without asking torch are those of torch, with every option."""
+    for specimen in drawn(layers(class_of(op)), 30):
+        (node,) = specimen.recipe.nodes
+        if node.op == op:
+            found = KINDS[op].outputs(node.arguments, Shape(specimen.recipe.inputs[0].shape))
+            run = Subject(specimen).run(Setting())
+            assert [tuple(out.shape) for out in run.output.values()] == [o.sizes for o in found]
 
 
 # --- what it shrinks to --------------------------------------------------------------------
