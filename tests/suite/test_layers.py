@@ -210,6 +210,9 @@ BREAKING: dict[Callable[[Forward], Forward], str] = {
 }
 
 
+_PLAIN = ("{self}({0})", "{self}({0}, {1})")
+
+
 def _breakable() -> list[tuple[str, Callable[[Forward], Forward]]]:
     """Every layer with each way to break one of its traits that changes what it does."""
     found = []
@@ -219,7 +222,7 @@ def _breakable() -> list[tuple[str, Callable[[Forward], Forward]]]:
         traits = TRAITS[name]
         ways = [way for way in BREAKING if way not in (writing, handing_on)]
         ways += [writing] if traits.parameters({}) else []
-        ways += [handing_on] if traits.call in ("{self}({0})", "{self}({0}, {1})") else []
+        ways += [handing_on] if traits.called({}) in _PLAIN else []
         found += [(name, way) for way in ways if not _does_anyway(name, way)]
     return found
 
