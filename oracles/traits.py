@@ -742,6 +742,12 @@ def _poisson_call(args: Arguments) -> str:
     return "{self}({0}, {1})" if args.get("log_input", True) else "{self}({0}.exp(), {1})"
 
 
+def _gaussian_call(args: Arguments) -> str:
+    """nn.GaussianNLLLoss: the variance is one, or it is differentiated as well."""
+    variance = "{1}.exp()" if args.get("variance") == "differentiated" else "torch.ones_like({0})"
+    return f"{{self}}({{0}}, {{1}}, {variance})"
+
+
 def _divergence_call(args: Arguments) -> str:
     target = "log_softmax" if args.get("log_target", False) else "softmax"
     return f"{{self}}({{0}}.log_softmax(-1), {{1}}.{target}(-1))"
@@ -936,17 +942,23 @@ LAYERS: Final[dict[str, Traits]] = {
     "KLDivLoss": _loss(_divergence_call),
     "BCELoss": _loss("{self}({0}.sigmoid(), ({0} > 0).to({0}.dtype))"),
     "BCEWithLogitsLoss": _loss("{self}({0}, ({0} > 0).to({0}.dtype))"),
+    "BCELoss_of_probabilities": replace(
+        _loss("{self}({0}.sigmoid(), {1}.sigmoid())"), makes="nn.BCELoss({args})"
+    ),
+    "BCEWithLogitsLoss_of_probabilities": replace(
+        _loss("{self}({0}, {1}.sigmoid())"), makes="nn.BCEWithLogitsLoss({args})"
+    ),
     "MultiLabelSoftMarginLoss": _loss("{self}({0}, ({0} > 0).to({0}.dtype))"),
     "SoftMarginLoss": _loss("{self}({0}, {0}.detach().sign())"),
     "HingeEmbeddingLoss": _loss("{self}({0}, {0}.detach().sign())"),
-    "GaussianNLLLoss": _loss("{self}({0}, {1}, torch.ones_like({0}))"),
+    "GaussianNLLLoss": _loss(_gaussian_call, ("variance",)),
     "CrossEntropyLoss": _loss(_of_classes_call, ("target",)),
     "NLLLoss": _loss("{self}({0}.log_softmax(1), {0}.argmax(1))"),
     "NLLLoss2d": _loss("{self}({0}.log_softmax(1), {0}.argmax(1))"),
     "MultiMarginLoss": _loss("{self}({0}, {0}.argmax(1))"),
     "MultiLabelMarginLoss": _loss("{self}({0}, torch.zeros_like({0}, dtype=torch.long))"),
-    "CosineEmbeddingLoss": _loss("{self}({0}, {1}, torch.ones_like({0}[:, 0]))"),
-    "MarginRankingLoss": _loss("{self}({0}, {1}, torch.ones_like({0}))"),
+    "CosineEmbeddingLoss": _loss("{self}({0}, {1}, {0}.detach()[:, 0].sign())"),
+    "MarginRankingLoss": _loss("{self}({0}, {1}, {0}.detach().sign())"),
     "TripletMarginLoss": _loss("{self}({0}, {1}, {1} + 1)"),
     "TripletMarginWithDistanceLoss": _loss("{self}({0}, {1}, {1} + 1)"),
     "CTCLoss": _loss(_sequences_call, ("target",)),

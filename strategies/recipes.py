@@ -156,7 +156,7 @@ def _arguments(draw: DrawFn, draft: _Draft, source: int, kind: Kind) -> Argument
     arguments = kind.make(draw, draft.shapes[source])
     if "sparse" in draft.without:
         arguments.pop("sparse", None)
-    if kind.inplace and source in draft.free and maybe(draw):
+    if kind.inplace and source in draft.free and draw(upto(2)):
         return arguments | {"inplace": True}
     return arguments
 
@@ -242,9 +242,11 @@ def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
         if not kinds or (inner.nodes and not draw(upto(3))):
             break
         kind = pick(draw, kinds)
-        given, drawn = TRAITS[kind.op].given, _arguments(draw, inner, latest, kind)
-        # A sequence hands its layers their input, and nothing beside it.
-        arguments = {name: value for name, value in drawn.items() if name not in given}
+        arguments = _arguments(draw, inner, latest, kind)
+        if TRAITS[kind.op].called(arguments) != _PLAIN_CALL:
+            # A sequence hands its layers their input, and nothing beside it.
+            given = TRAITS[kind.op].given
+            arguments = {name: value for name, value in arguments.items() if name not in given}
         inner.add(
             Node(kind.op, (latest,), arguments), kind.outputs(arguments, inner.shapes[latest])
         )
@@ -257,9 +259,12 @@ def _sequential(draw: DrawFn, draft: _Draft, source: int, budget: int) -> int:
     return spent
 
 
+_PLAIN_CALL: Final = "{self}({0})"
+
+
 def _chains(kind: Kind) -> bool:
     traits = TRAITS[kind.op]
-    plain = traits.called({}) == "{self}({0})" and traits.differentiable == (True,)
+    plain = traits.called({}) == _PLAIN_CALL and traits.differentiable == (True,)
     return traits.is_layer and plain
 
 

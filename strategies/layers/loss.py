@@ -43,7 +43,8 @@ def poisson(draw: DrawFn, shape: Shape) -> Arguments:
 
 @kind("GaussianNLLLoss", dtypes=WIDE, second=True)
 def gaussian(draw: DrawFn, shape: Shape) -> Arguments:
-    return each(draw, reduction=_REDUCTIONS, full=(False, True), eps=(1e-6, 2.0))
+    options = {"full": (False, True), "eps": (1e-6, 2.0), "variance": (None, "differentiated")}
+    return each(draw, reduction=_REDUCTIONS, **options)
 
 
 @kind("MarginRankingLoss", dtypes=WIDE, second=True)
@@ -58,12 +59,14 @@ def hinge(draw: DrawFn, shape: Shape) -> Arguments:
 
 
 @kind("BCELoss", dtypes=WIDE)
+@kind("BCELoss_of_probabilities", dtypes=WIDE, second=True)
 @kind("MultiLabelSoftMarginLoss", ranks=(2,), dtypes=WIDE)
 def weighted(draw: DrawFn, shape: Shape) -> Arguments:
     return each(draw, reduction=_REDUCTIONS) | given(weight=_weights(draw, shape.sizes[-1]))
 
 
 @kind("BCEWithLogitsLoss", dtypes=WIDE)
+@kind("BCEWithLogitsLoss_of_probabilities", dtypes=WIDE, second=True)
 def of_logits(draw: DrawFn, shape: Shape) -> Arguments:
     return weighted(draw, shape) | given(pos_weight=_weights(draw, shape.sizes[-1]))
 

@@ -206,6 +206,9 @@ BREAKING: dict[Callable[[Forward], Forward], str] = {
 }
 
 
+_PLAIN = ("{self}({0})", "{self}({0}, {1})")
+
+
 def _breakable() -> list[tuple[str, Callable[[Forward], Forward]]]:
     """Every layer with each way to break one of its traits that changes what it does."""
     found = []
@@ -217,7 +220,7 @@ def _breakable() -> list[tuple[str, Callable[[Forward], Forward]]]:
         if isinstance(traits.call, str) and traits.call.endswith(".output"):
             continue  # it returns a named tuple, of which the fields are taken
         ways += [writing] if traits.parameters({}) else []
-        ways += [handing_on] if traits.called({}) in ("{self}({0})", "{self}({0}, {1})") else []
+        ways += [handing_on] if traits.called({}) in _PLAIN else []
         found += [(name, way) for way in ways if not _does_anyway(name, way)]
     return found
 

@@ -135,7 +135,22 @@ def test_every_option_of_a_class_is_drawn_or_excluded_with_a_reason(name: str) -
     assert not missing, f"drawn with one value at the most: {missing}"
 
 
-@pytest.mark.parametrize("excluded", NOT_DRAWN, ids="-".join)
+#: What a forward must be given in more than one kind, though its signature does not say so.
+KINDS = {
+    ("CrossEntropyLoss", "target"): ("int64", "float"),
+    ("CTCLoss", "targets"): ("1 dimensions", "2 dimensions"),
+    ("EmbeddingBag", "input"): ("1 dimensions", "2 dimensions"),
+}
+
+
+@pytest.mark.parametrize(("name", "option"), KINDS, ids=map("-".join, KINDS))
+def test_forward_is_given_each_kind_of_target_or_input(name: str, option: str) -> None:
+    found = given(name)[option]
+    missing = [kind for kind in KINDS[name, option] if not any(kind in said for said in found)]
+    assert not missing, found
+
+
+@pytest.mark.parametrize("excluded", NOT_DRAWN, ids=map("-".join, NOT_DRAWN))
 def test_no_option_is_excluded_without_need(excluded: tuple[str, str]) -> None:
     name, option = excluded
     assert NOT_DRAWN[excluded]
