@@ -253,6 +253,7 @@ def test_a_fault_is_well_formed(name: str) -> None:
     assert "\n" not in fault.says
     assert fault.laws
     assert [law for law in fault.laws if law not in LAWS] == []
+    assert not fault.layer or fault.layer in LAWS[fault.laws[0]].layers
 
 
 def test_every_fault_is_taken_back() -> None:
