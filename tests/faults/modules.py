@@ -301,19 +301,10 @@ def embedding_renormalises_only_with_grad() -> Undo:
     return put(functional, "embedding", embedding)
 
 
-_SPECTRAL_NORM: Final = (parametrizations._SpectralNorm,)
-
-
-@fault("evaluation_changes_no_state", "each_access_iterates_in_training_alone")
-def spectral_norm_iterates_in_eval() -> Undo:
-    """spectral_norm does its power iteration in evaluation as well."""
-    return in_mode(_SPECTRAL_NORM, lambda training: True)
-
-
 @fault("each_access_iterates_in_training_alone", "torch_agrees_with_the_reference")
 def spectral_norm_never_iterates() -> Undo:
     """spectral_norm does no power iteration, in training neither."""
-    return in_mode(_SPECTRAL_NORM, lambda training: False)
+    return in_mode((parametrizations._SpectralNorm,), lambda training: False)
 
 
 # --- grad modes ---------------------------------------------------------------------------------
