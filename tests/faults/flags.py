@@ -136,26 +136,26 @@ def _in_lists(module: nn.Module) -> Iterator[nn.Module]:
             yield from (item for item in held if isinstance(item, nn.Module))
 
 
+def _reaching_plain_lists(name: str) -> Undo:
+    """What this method does to a module, it does to the modules in its plain lists as well."""
+
+    def then(self: nn.Module, flag: bool = True) -> None:
+        for module in _in_lists(self):
+            getattr(module, name)(flag)
+
+    return afterwards(nn.Module, name, then)
+
+
 @fault("a_module_in_a_plain_list_is_not_reached")
 def train_reaches_plain_lists() -> Undo:
     """train() reaches the modules in a plain list."""
-
-    def then(self: nn.Module, mode: bool = True) -> None:
-        for module in _in_lists(self):
-            module.train(mode)
-
-    return afterwards(nn.Module, "train", then)
+    return _reaching_plain_lists("train")
 
 
 @fault("a_module_in_a_plain_list_is_not_reached")
 def freezing_reaches_plain_lists() -> Undo:
     """requires_grad_() reaches the modules in a plain list."""
-
-    def then(self: nn.Module, requires_grad: bool = True) -> None:
-        for module in _in_lists(self):
-            module.requires_grad_(requires_grad)
-
-    return afterwards(nn.Module, "requires_grad_", then)
+    return _reaching_plain_lists("requires_grad_")
 
 
 @fault("toggling_restores_the_behaviour", "train_and_eval_change_nothing_but_the_flag")

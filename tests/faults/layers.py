@@ -265,7 +265,7 @@ def padding_receives_a_gradient() -> Undo:
     )
 
 
-@fault("each_access_iterates_in_training_alone")
+@fault("each_access_iterates_in_training_alone", "evaluation_changes_no_state")
 def spectral_norm_iterates_in_evaluation() -> Undo:
     """An access of the weight iterates in evaluation as well."""
     return in_mode((parametrizations._SpectralNorm,), lambda training: True)

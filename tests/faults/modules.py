@@ -128,7 +128,9 @@ def dropout_ignores_eval() -> Undo:
 _DROPOUTS: Final = (nn.modules.dropout._DropoutNd,)
 
 
-@fault("torch_agrees_with_the_reference")
+@fault(
+    "a_layer_does_what_its_traits_claim", "torch_agrees_with_the_reference", layer="AlphaDropout"
+)
 def dropout_ignores_train() -> Undo:
     """Dropout layers drop nothing, in training neither."""
     return in_mode(_DROPOUTS, lambda training: False)
@@ -148,8 +150,10 @@ def dropout_draws_in_eval() -> Undo:
 
 @fault("randomness_depends_on_train_and_eval_alone", "values_depend_on_train_and_eval_alone")
 def dropout_rests_under_no_grad() -> Undo:
-    """Dropout layers drop nothing while grad is disabled, in training mode as well."""
-    return in_mode(_DROPOUTS, lambda training: training and torch.is_grad_enabled())
+    """Dropout, RReLU and recurrent layers evaluate while grad is disabled, in training as well."""
+    return in_mode(
+        (*_DROPOUTS, nn.RReLU, nn.RNNBase), lambda training: training and torch.is_grad_enabled()
+    )
 
 
 @fault("the_gradient_of_dropout_is_its_mask")
@@ -206,7 +210,7 @@ def batch_norm_moves_statistics_in_eval() -> Undo:
     return put(functional, "batch_norm", batch_norm)
 
 
-@fault("torch_agrees_with_the_reference")
+@fault("running_statistics_follow_the_momentum", "torch_agrees_with_the_reference")
 def batch_norm_counts_no_batches() -> Undo:
     """Batch norm moves its statistics, but num_batches_tracked stands still."""
     kept = _BatchNorm.forward
@@ -301,19 +305,10 @@ def embedding_renormalises_only_with_grad() -> Undo:
     return put(functional, "embedding", embedding)
 
 
-_SPECTRAL_NORM: Final = (parametrizations._SpectralNorm,)
-
-
-@fault("evaluation_changes_no_state", "each_access_iterates_in_training_alone")
-def spectral_norm_iterates_in_eval() -> Undo:
-    """spectral_norm does its power iteration in evaluation as well."""
-    return in_mode(_SPECTRAL_NORM, lambda training: True)
-
-
 @fault("each_access_iterates_in_training_alone", "torch_agrees_with_the_reference")
 def spectral_norm_never_iterates() -> Undo:
     """spectral_norm does no power iteration, in training neither."""
-    return in_mode(_SPECTRAL_NORM, lambda training: False)
+    return in_mode((parametrizations._SpectralNorm,), lambda training: False)
 
 
 # --- grad modes ---------------------------------------------------------------------------------

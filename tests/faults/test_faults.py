@@ -255,6 +255,7 @@ def test_a_fault_is_well_formed(name: str) -> None:
     assert "\n" not in fault.says
     assert fault.laws
     assert [law for law in fault.laws if law not in LAWS] == []
+    assert not fault.layer or fault.layer in LAWS[fault.laws[0]].layers
 
 
 def test_every_law_has_a_planted_fault() -> None:
