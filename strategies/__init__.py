@@ -13,7 +13,7 @@ from oracles.play import Played
 from oracles.sample import Nesting, Sample
 from oracles.subject import Layer, Subject
 
-from .aimed import Aim, aimed
+from .aims import Aim, aimed
 from .drawing import drawn
 from .histories import histories
 from .nestings import nestings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import histories, layers, modules, utilities  # noqa: F401  # importing them plants nothing
+from . import coverage, histories, layers, modules, utilities  # noqa: F401  # importing them plants nothing
 from .fault import FAULTS, Fault
 
 __all__ = ["FAULTS", "Fault"]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import seed as seeded
+from hypothesis import seed as with_seed
+from hypothesis.strategies import SearchStrategy
 
 from oracles.case import Case, to_json
 from oracles.codec import encode
@@ -21,9 +22,10 @@ from oracles.play import Played
 from oracles.results import LawResult, Status
 from oracles.script import message, reproduces, script
 from oracles.trial import Tally, Trial, examples, smallest, violations, witnesses
-from strategies import drawn_for, parts
+from strategies import aimed, drawn_for, parts
 from strategies.layers.kinds import torch_has
 from tests import report
+from tests.floor import Floor, is_large
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -49,6 +51,7 @@ def test_law(
     found = _outcome(trial, request.config)
     result = _result(trial, found, time.perf_counter() - start)
     request.node.user_properties.append((report.PROPERTY, json.dumps(encode(result))))
+    Floor.hand_over(request.node, trial.tally.met)
     if result.status in (Status.NOT_APPLICABLE.value, Status.UNSUPPORTED.value):
         pytest.skip(result.reason)
     if Status(result.status).fails:
@@ -112,16 +115,24 @@ def _outcome(trial: Trial, config: pytest.Config) -> dict[str, Any]:
 
 
 def _draw(trial: Trial, config: pytest.Config) -> None:
+    """Judge the law on examples, on cases drawn by chance, and on those drawn on purpose."""
+    trying = Trying(trial, config)
+    for example in examples(trial.law, trial.device, trial.layer):
+        trying.judge(example)
+    _by_chance(trying, report.seed(config))
+    if is_large() and not trial.tally.not_applicable:
+        _on_purpose(trying, report.seed(config))
+
+
+def _by_chance(trying: Trying, seeded: int) -> None:
     """Judge the law on the cases of its scope, until enough of them have been judged.
 
     More are drawn while something is not met that some of them must meet: that chance missed it in
     so few says nothing of torch.
     """
-    trying = Trying(trial, config)
-    for example in examples(trial.law, trial.device, trial.layer):
-        trying.judge(example)
+    trial, strategy = trying.trial, drawn_for(trying.trial.law, trying.trial.layer)
     wanted = _wanted(trial)
-    found = parts(trial.law, trial.layer, report.seed(config), trial.device, wanted)
+    found = parts(trial.law, trial.layer, seeded, trial.device, wanted)
     for seed, cases in found:
         try:
             for drawn in cases:
@@ -130,13 +141,27 @@ def _draw(trial: Trial, config: pytest.Config) -> None:
                 if trial.tally.subjects >= wanted and not _unmet(trial):
                     return
         except Violation:
-            _shrink(trying, seed, len(cases))
+            _shrink(trying, strategy, seed, len(cases))
             raise
         if trial.tally.not_applicable:
             return
 
 
-def _shrink(trying: Trying, seed: str, count: int) -> None:
+def _on_purpose(trying: Trying, seeded: int) -> None:
+    """Judge the law on cases that reach what it has not met: see `strategies.aims`."""
+    trial = trying.trial
+    for aim in aimed(trial.law, seeded, trial.device, trial.tally.met):
+        try:
+            for drawn in aim.cases:
+                trying.judge(trying.case(drawn))
+        except Violation:
+            _shrink(trying, aim.strategy, aim.seed, aim.count)
+            raise
+
+
+def _shrink(
+    trying: Trying, strategy: SearchStrategy[dict[str, Any]], seed: str, count: int
+) -> None:
     """Draw the same cases in a property, so that Hypothesis makes the violation small.
 
     In every setting: the plainest one that breaks the law is the one to show.
@@ -145,9 +170,9 @@ def _shrink(trying: Trying, seed: str, count: int) -> None:
     judged, trial.tally = trial.tally, Tally()
     trial.everywhere = True
 
-    @seeded(seed)
+    @with_seed(seed)
     @settings(max_examples=count)
-    @given(drawn_for(trial.law, trial.layer))
+    @given(strategy)
     def judge(drawn: dict[str, Any]) -> None:
         trying.judge(trying.case(drawn))
 
@@ -202,14 +227,18 @@ class Trying:
             pass
 
 
+#: More classes of torch.nn than this are many.
+MANY = 20
+
+
 def _wanted(trial: Trial) -> int:
-    """How many cases: a quarter for each class of torch.nn, where a law speaks of all of them."""
+    """How many cases: a quarter for each class of torch.nn, where a law speaks of many of them."""
     profile = settings.default
     assert profile is not None
     if Played in trial.law.quantifiers.values():
         return profile.max_examples * 10  # a history is one cell, and quickly played
-    every = trial.law.over_layers and not trial.law.having
-    return max(profile.max_examples // 4, 5) if every else profile.max_examples
+    many = len(trial.law.layers) > MANY
+    return max(profile.max_examples // 4, 5) if many else profile.max_examples
 
 
 class TimedOut(Exception):
