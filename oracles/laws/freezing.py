@@ -71,7 +71,7 @@ def freezing_changes_no_other_gradient(subject: Subject, setting: Setting) -> No
 @law(
     source="notes/autograd, Setting requires_grad",
     norms=("A10", "A11"),
-    when=all_of(grad_enabled, partly_frozen),
+    when=all_of(plain_grad, partly_frozen),
     given=is_frozen_in_part,
     having=SEVERAL_PARAMETERS,
 )

@@ -232,13 +232,17 @@ MANY = 20
 
 
 def _wanted(trial: Trial) -> int:
-    """How many cases: a quarter for each class of torch.nn, where a law speaks of many of them."""
+    """How many cases: for each class of torch.nn a quarter, where a law speaks of all of them.
+
+    Where it speaks of many, a twentieth.
+    """
     profile = settings.default
     assert profile is not None
     if Played in trial.law.quantifiers.values():
         return profile.max_examples * 10  # a history is one cell, and quickly played
     many = len(trial.law.layers) > MANY
-    return max(profile.max_examples // 4, 5) if many else profile.max_examples
+    share = 1 if not many else 20 if trial.law.having else 4
+    return max(profile.max_examples // share, 5)
 
 
 class TimedOut(Exception):
