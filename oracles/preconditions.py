@@ -69,6 +69,11 @@ def is_a_matrix(layer: Layer) -> bool:
     return layer.node.op == "Linear" and min(sizes["in_features"], sizes["out_features"]) > 1
 
 
+def is_frozen_in_part(layer: Layer, setting: Setting) -> bool:
+    """Some parameters of the layer are frozen, and some are not."""
+    return 0 < len(setting.frozen) < len(layer.parameters)
+
+
 def is_real(subject: Subject) -> bool:
     """The module computes with real numbers."""
     return subject.specimen.dtype != "complex64"

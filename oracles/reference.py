@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import NamedTuple
 
 from .recipe import Node, Recipe, node_parameters
 from .setting import GradState, Setting, fold
@@ -36,6 +37,25 @@ class Value:
     reaches: frozenset[str]
 
 
+class Call(NamedTuple):
+    """How a layer is called: what decides what it may do.
+
+    op          the kind of its node
+    parameters  how many of its own it has
+    frozen      how many of these are frozen
+    training    whether it is in training mode
+    grad        the grad mode in force
+    given       whether something that it is given requires grad
+    """
+
+    op: str
+    parameters: int
+    frozen: int
+    training: bool
+    grad: GradState
+    given: bool
+
+
 @dataclass
 class Prediction:
     """Every fact of a run that the reference model speaks of.
@@ -45,6 +65,7 @@ class Prediction:
     moves      parameters and buffers that forward changes, with how sure that is
     draws      whether forward draws from the global random generator
     calls      how often a counting forward hook fires, by path of its layer
+    layers     each call of a layer, in order
     leaves     all parameters by name, and all inputs
     """
 
@@ -53,6 +74,7 @@ class Prediction:
     moves: dict[str, Certainty] = field(default_factory=dict)
     draws: Certainty = Certainty.NEVER
     calls: dict[str, int] = field(default_factory=dict)
+    layers: list[Call] = field(default_factory=list)
     leaves: tuple[str, ...] = ()
 
     def recording(self) -> dict[str, bool]:
@@ -170,7 +192,12 @@ class _Machine:
         path = prefix + recipe.own_path(index)
         traits, args = node.traits, node.arguments
         self.note(node, path, training)
-        trainable = self.trainable(recipe, index, prefix)
+        owned = self.owned(recipe, index, prefix)
+        trainable = owned.difference(self.setting.frozen)
+        if traits.is_layer:
+            given = any(v.requires_grad for v in taken)
+            frozen = len(owned) - len(trainable)
+            self.prediction.layers.append(Call(node.op, len(owned), frozen, training, state, given))
         returns = traits.returns(args, training)
         if node.hooked == "full_backward" and state.recording:
             # Module.register_full_backward_hook: inputs and outputs that require grad
@@ -237,14 +264,14 @@ class _Machine:
         reaches = trainable.union(*(v.reaches for v in taken)) if requires else frozenset()
         return Value(requires, requires, state.inference, True, next(self.identities), reaches)
 
-    def trainable(self, recipe: Recipe, index: int, prefix: str) -> frozenset[str]:
-        """The parameters of a node that require grad, under the names they are registered by."""
+    def owned(self, recipe: Recipe, index: int, prefix: str) -> frozenset[str]:
+        """The parameters of a node, under the names they are registered by."""
         node, path = _maker_of(recipe, index), prefix + recipe.own_path(index)
         names = node_parameters(node, path)
         if node.tied is not None:
             names.remove(f"{path}.weight")
             names.append(f"{prefix}{recipe.own_path(node.tied)}.weight")
-        return frozenset(names).difference(self.setting.frozen)
+        return frozenset(names)
 
     def note(self, node: Node, path: str, training: bool) -> None:
         """Randomness, state and hooks: they know nothing of the grad mode."""

@@ -95,7 +95,10 @@ class LawResult:
 
 @dataclass(frozen=True)
 class Results:
-    """One run: where, with what, and what became of each law."""
+    """One run: where, with what, and what became of each law.
+
+    coverage   pairs and triples of switches that were reached, and how many can occur: see coverage
+    """
 
     schema: int
     suite: str
@@ -110,6 +113,7 @@ class Results:
     started: str
     seconds: float
     laws: tuple[LawResult, ...]
+    coverage: dict[str, int] = field(default_factory=dict)
 
 
 def write(path: Path, results: Results) -> None:

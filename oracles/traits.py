@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
+from functools import cache
 from typing import Any, Final
 
 Arguments = Mapping[str, Any]
@@ -1070,6 +1071,7 @@ def class_of(op: str) -> str:
     return made.removeprefix("initialised(").removeprefix("nn.").partition("(")[0]
 
 
+@cache
 def kinds_of(name: str) -> tuple[str, ...]:
     """The kinds of nodes that are layers of this class of torch.nn."""
     return tuple(op for op in TRAITS if class_of(op) == name)

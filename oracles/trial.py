@@ -18,6 +18,7 @@ import torch
 
 from . import subject
 from .case import Case, read
+from .coverage import Combination, met_by
 from .deviations import CORPUS, Deviation, Register
 from .history import History, shrunk
 from .law import LAWS, Law, NotApplicable, OutOfScope, Unsupported, Violation
@@ -47,6 +48,7 @@ class Tally:
     settings        cells by each part of their setting: mode, grad mode, what is frozen
     traits          of layers, what their traits claimed and what they showed
     reached         of histories: kinds of steps, pairs of them, refusals; see Played.reached
+    met             of modules: how their layers were called, see coverage
     """
 
     subjects: int = 0
@@ -63,6 +65,7 @@ class Tally:
     settings: Counter[str] = field(default_factory=Counter)
     traits: Traits = field(default_factory=Traits)
     reached: set[tuple[str, ...]] = field(default_factory=set)
+    met: set[Combination] = field(default_factory=set)
 
     def reaches(self) -> dict[str, int]:
         """How many kinds of steps, pairs of them and refusals were reached by histories."""
@@ -149,6 +152,8 @@ class Trial:
             for given in quantities.values():
                 if isinstance(given, Played):
                     self.tally.reached |= given.reached
+                elif setting is not None and isinstance(given, Subject):
+                    self.tally.met |= met_by(given, setting)
         self.tally.cells += len(judged)
         return len(judged)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -14,26 +13,28 @@ from oracles.play import Played
 from oracles.sample import Nesting, Sample
 from oracles.subject import Layer, Subject
 
+from .aims import Aim, aimed
+from .drawing import drawn
 from .histories import histories
 from .nestings import nestings
-from .recipes import layers, recipes, specimens
+from .recipes import layers, modules_with, recipes, specimens
 from .tensors import samples
 
 __all__ = [
+    "Aim",
+    "aimed",
     "cases",
     "drawn",
     "drawn_for",
     "histories",
     "layers",
+    "modules_with",
     "nestings",
     "parts",
     "recipes",
     "samples",
     "specimens",
 ]
-
-
-T = TypeVar("T")
 
 
 def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
@@ -95,23 +96,3 @@ def parts(
         # Of its own for each class, or all classes would meet the same mixtures of modes.
         seed_of_part = " ".join(map(str, (seeded, part, device, layer))).rstrip()
         yield seed_of_part, cases(law, layer, seed_of_part, size)
-
-
-def drawn(strategy: SearchStrategy[T], seeded: str | int, count: int) -> tuple[T, ...]:
-    """What a property with this seed and so many examples is tried on, if none of them fails."""
-    found: list[T] = []
-
-    @seed(seeded)
-    @settings(
-        max_examples=count,
-        phases=[Phase.generate],
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
-    def keep(value: T) -> None:
-        found.append(value)
-
-    keep()
-    return tuple(found)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from oracles.recipe import Input, Node, Recipe
+from oracles.recipe import Input, Node, Recipe, node_parameters
 from oracles.setting import Setting
 from oracles.specimen import Specimen
 from oracles.traits import MODE_DEPENDENT, TRAITS, Returns, kinds_of
@@ -439,22 +439,52 @@ def specimens(
 @st.composite
 def layers(draw: DrawFn, name: str) -> Specimen:
     """One layer of torch.nn alone, by the name of its class, with a mixture of modes."""
+    draft, _ = _of_class(draw, name)
+    return _specimen(draw, draft, tuple(range(1, len(draft.shapes))))
+
+
+@st.composite
+def modules_with(draw: DrawFn, name: str) -> Specimen:
+    """A layer of this class within a module, which hands it an input; with a mixture of modes."""
+    draft, kind = _of_class(draw, name)
+    _fill(draw, draft, max(BUDGET - kind.size, 1))
+    return _specimen(draw, draft, tuple(dict.fromkeys([*_outputs(draw, draft), 1])))
+
+
+def _of_class(draw: DrawFn, name: str) -> tuple[_Draft, Kind]:
+    """A module whose first node is a layer of this class."""
     kind = KINDS[pick(draw, kinds_of(name))]
     dtype = pick(draw, [d for d in _DTYPES if d in kind.dtypes])
     shape = _input(draw, pick(draw, kind.ranks), kind.integer)
     shape = shape if kind.fits(shape) else _enlarged(shape)
     draft = _Draft(dtype, (shape,), free={0})  # alone, it may write into its input
     _node(draw, draft, 0, kind, "")
-    outputs = tuple(range(1, len(draft.shapes)))
+    return draft, kind
+
+
+def _specimen(draw: DrawFn, draft: _Draft, outputs: tuple[int, ...]) -> Specimen:
+    """The module with its seed and a mixture in which the first layer is frozen in part.
+
+    A layer that is frozen as a whole is in the lattice of every specimen.
+    """
+    (shape,) = draft.inputs
     recipe = Recipe((Input(*shape),), tuple(draft.nodes), outputs)
+    own = node_parameters(draft.nodes[0], recipe.own_path(0))
+    others = [parameter for parameter in recipe.parameters() if parameter not in own]
     mixture = Setting(
         training=not maybe(draw),
         switched=_some_parts(draw, recipe),
         grad=stack(draw),
-        frozen=_subset(draw, recipe.parameters()),
-        inputs=() if kind.integer else _subset(draw, [0]),
+        frozen=_part(draw, own) + _subset(draw, others),
+        inputs=() if shape.high else _subset(draw, [0]),
     )
-    return Specimen(recipe, dtype, draw(upto(2**16)), mixture)
+    return Specimen(recipe, draft.dtype, draw(upto(2**16)), mixture)
+
+
+def _part(draw: DrawFn, items: list[Any]) -> tuple[Any, ...]:
+    """Some of these, but not all."""
+    bits = draw(upto(max(2 ** len(items) - 2, 0)))
+    return tuple(item for k, item in enumerate(items) if bits >> k & 1)
 
 
 def _switched(draw: DrawFn, recipe: Recipe) -> tuple[str, ...]:

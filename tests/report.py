@@ -24,7 +24,9 @@ from oracles.codec import decode, encode
 from oracles.law import LAWS
 from oracles.results import SCHEMA, LawResult, Results, Status, table, write
 from strategies import devices
+from tests.floor import Floor
 from tests.harness import picking, seeds
+from tests.harness.coverage import is_large
 from tests.harness.evidence import kept_case, mention
 from tests.harness.options import Options, label
 from tests.harness.seeds import Seed
@@ -101,6 +103,7 @@ class Reporter:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.results: dict[str, LawResult] = {}
+        self.floor = Floor()
         self.start = time.time()
         self.is_worker = hasattr(config, "workerinput")
 
@@ -114,6 +117,7 @@ class Reporter:
         """Take the result out of a report; without one, the worker died."""
         if self.is_worker or "test_law[" not in report.nodeid:
             return
+        self.floor.take(report)
         given = dict(report.user_properties).get(PROPERTY)
         if given is not None:
             self.results[report.nodeid] = decode(LawResult, json.loads(str(given)))
@@ -127,17 +131,28 @@ class Reporter:
         reason += mention(kept_case(options(self.config), name, layer, device))
         return _unjudged(name, layer, device, Status.CRASHED, reason)
 
-    def pytest_sessionfinish(self) -> None:
-        """Write what was measured, also of a run that was interrupted."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write what was measured, also of a run that was interrupted. Fail below the floor."""
         if self.is_worker:
             return
+        if session.exitstatus == pytest.ExitCode.OK and self.short():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         path = self.config.getoption("--results")
         if path and self.results:
             write(Path(path), self.joined())
         shutil.rmtree(log_folder(self.config), ignore_errors=True)
 
+    def short(self) -> list[str]:
+        """Why a run of all laws does not reach its floor; nothing where it does, or need not."""
+        chosen = self.config.getoption("--law") or not is_large()
+        coverage = None if chosen else self.floor.coverage()
+        if coverage is None or any(r.status == "NOT_RUN" for r in self.joined().laws):
+            return []
+        return coverage.short
+
     def joined(self) -> Results:
         """The results of all workers, in the order of the laws."""
+        coverage = self.floor.coverage()
         names = self.config.getoption("--device") or ["cpu"]
         found = {(r.name, r.layer, r.device): r for r in self.results.values()}
         laws = [found[what] if what in found else _not_run(*what) for what in tried(self.config)]
@@ -156,6 +171,7 @@ class Reporter:
             started=datetime.fromtimestamp(self.start, timezone.utc).isoformat(timespec="seconds"),
             seconds=round(time.time() - self.start, 1),
             laws=tuple(laws),
+            coverage=coverage.as_data() if coverage else {},
         )
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -178,6 +194,11 @@ class Reporter:
                 reached = ", ".join(f"{count:,} {what}" for what, count in result.reached.items())
                 line = f"{result.name}: {result.subjects:,} histories reached {reached}"
                 terminalreporter.write_line(line)
+        coverage = self.floor.coverage()
+        if coverage is not None:
+            terminalreporter.write_line(str(coverage))
+        for line in self.short():
+            terminalreporter.write_line(f"NOT_COVERED: {line}")
         left = sum(r.status == "NOT_RUN" for r in laws)
         if left:
             terminalreporter.write_line(f"NOT_RUN: {left} laws were picked and not tried")

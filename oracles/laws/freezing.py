@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from ..coverage import most_parameters
 from ..law import law
 from ..preconditions import (
     a_parameter_receives_a_gradient,
     an_output_requires_grad,
     has_a_submodule_with_some_parameters,
+    is_frozen_in_part,
     parts,
 )
 from ..relations import absent, agree, every, unrecorded
+from ..run import Seen
 from ..setting import (
     Setting,
     all_of,
@@ -20,8 +23,11 @@ from ..setting import (
     plain_grad,
     unfrozen,
 )
-from ..subject import Subject
-from ..traits import PARAMETRIC
+from ..subject import Layer, Subject
+from ..traits import CLASSES, PARAMETRIC
+
+#: The classes of torch.nn whose layers can have several parameters.
+SEVERAL_PARAMETERS = tuple(name for name in CLASSES if most_parameters(name) > 1)
 
 
 @law(
@@ -60,6 +66,30 @@ def freezing_changes_no_other_gradient(subject: Subject, setting: Setting) -> No
     others = subject.backward(setting.but(frozen=())).gradients
     trainable = [e for e in gradients if not any(repr(name) in e for name in setting.frozen)]
     agree(gradients.only(lambda e, _: e in trainable), others.only(lambda e, _: e in trainable))
+
+
+@law(
+    source="notes/autograd, Setting requires_grad",
+    norms=("A10", "A11"),
+    when=all_of(plain_grad, partly_frozen),
+    given=is_frozen_in_part,
+    having=SEVERAL_PARAMETERS,
+)
+def a_layer_frozen_in_part_keeps_its_other_gradients(layer: Layer, setting: Setting) -> None:
+    """Frozen in part, a layer gives other parameters, and its input, the gradients they have anyway.
+
+    First the parameters that are frozen in the setting, and then all but those.
+    """
+    whole = layer.backward(setting.but(frozen=())).gradients
+    others = [name for name in layer.parameters if name not in setting.frozen]
+    for frozen in (setting.frozen, others):
+        gradients = layer.backward(setting.but(frozen=frozen)).gradients
+        receiving = [e for e in gradients if not any(repr(name) in e for name in frozen)]
+        agree(*(_among(receiving, found) for found in (gradients, whole)))
+
+
+def _among(expressions: list[str], seen: Seen) -> Seen:
+    return seen.only(lambda expression, _: expression in expressions)
 
 
 @law(

@@ -6,6 +6,7 @@ from typing import Final
 
 from . import (  # importing them plants nothing
     checkpoints,  # noqa: F401
+    coverage,  # noqa: F401
     flags,  # noqa: F401
     freezing,  # noqa: F401
     grad_modes,  # noqa: F401

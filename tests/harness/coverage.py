@@ -16,17 +16,32 @@ from oracles.trial import REACHED, Trial, examples
 KINDS, PAIRS, REFUSALS = REACHED
 #: What so many histories reach at the least. Which pairs of kinds can occur is not known.
 ENOUGH = 1000
+#: The profile from which on a run must reach its floor, by the number of its cases.
+CASES = 100
+#: More classes of torch.nn than this are many.
+MANY = 20
 FLOOR = {KINDS: len(SIMPLE) + len(BLOCKS), PAIRS: 1500, REFUSALS: 29}
 
 
+def is_large() -> bool:
+    """Whether the profile in force draws as many cases as ci, or more."""
+    profile = settings.default
+    assert profile is not None
+    return profile.max_examples >= CASES
+
+
 def wanted(trial: Trial) -> int:
-    """How many cases: a quarter for each class of torch.nn, where a law speaks of all of them."""
+    """How many cases: for each class of torch.nn a quarter, where a law speaks of all of them.
+
+    Where it names many, a twentieth.
+    """
     profile = settings.default
     assert profile is not None
     if Played in trial.law.quantifiers.values():
         return profile.max_examples * 10  # a history is one cell, and quickly played
-    every = trial.law.over_layers and not trial.law.having
-    return max(profile.max_examples // 4, 5) if every else profile.max_examples
+    many = len(trial.law.layers) > MANY
+    share = 1 if not many else 20 if trial.law.having else 4
+    return max(profile.max_examples // share, 5)
 
 
 def unmet(trial: Trial) -> str:

@@ -11,14 +11,15 @@ from typing import Any
 from hypothesis.errors import Flaky
 
 from oracles.case import Case, read
+from oracles.coverage import Combination
 from oracles.deviations import Register, plain_version
 from oracles.law import LAWS, Law, Violation
 from oracles.results import LawResult, Status
 from oracles.trial import Trial, examples, smallest
-from strategies import parts
+from strategies import aimed, drawn_for, parts
 from strategies.layers.kinds import torch_has
 
-from .coverage import covered, unmet, wanted
+from .coverage import covered, is_large, unmet, wanted
 from .evidence import crashed, kept_case, line_of, violated
 from .options import Options
 from .shrinking import shrink
@@ -33,11 +34,13 @@ class Judged:
     result  for the results file
     case    what broke the law, or crashed it; None where no case did
     kind    the kind of fact that was seen, without the names of things
+    met     how layers were called in the cells that were judged
     """
 
     result: LawResult
     case: Case | None = None
     kind: str = ""
+    met: frozenset[Combination] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def judge(name: str, layer: str, device: str, register: Register, options: Optio
     trial = Trial(LAWS[name], device, register, layer)
     found = _outcome(trial, options)
     result = _result(trial, found.fields, time.perf_counter() - start)
-    return Judged(result, found.case, kind_of(found.kind or result.reason))
+    kind = kind_of(found.kind or result.reason)
+    return Judged(result, found.case, kind, frozenset(trial.tally.met))
 
 
 def kind_of(text: str) -> str:
@@ -125,17 +129,23 @@ def _found(trial: Trial, options: Options) -> _Found:
 
 
 def _draw(trying: Trying, options: Options) -> None:
+    """Judge the law on examples, on cases drawn by chance, and on those drawn on purpose."""
+    trial = trying.trial
+    for example in examples(trial.law, trial.device, trial.layer):
+        trying.judge(example)
+    _by_chance(trying, options)
+    if is_large() and not trial.tally.not_applicable:
+        _on_purpose(trying, options)
+
+
+def _by_chance(trying: Trying, options: Options) -> None:
     """Judge the law on the cases of its scope, until enough of them have been judged.
 
     More are drawn while something is not met that some of them must meet: that chance missed it in
     so few says nothing of torch.
     """
-    trial = trying.trial
-    for example in examples(trial.law, trial.device, trial.layer):
-        trying.judge(example)
-    enough = wanted(trial)
-    found = parts(trial.law, trial.layer, options.seed, trial.device, enough)
-    for seed, cases in found:
+    trial, enough = trying.trial, wanted(trying.trial)
+    for seed, cases in parts(trial.law, trial.layer, options.seed, trial.device, enough):
         try:
             for drawn in cases:
                 trying.judge(trying.case(drawn))
@@ -144,10 +154,23 @@ def _draw(trying: Trying, options: Options) -> None:
                     return
         except Violation:
             with suppress(Flaky):  # it does not show each time: then it is shown as it was met
-                shrink(trying, seed, len(cases))
+                shrink(trying, drawn_for(trial.law, trial.layer), seed, len(cases))
             raise
         if trial.tally.not_applicable:
             return
+
+
+def _on_purpose(trying: Trying, options: Options) -> None:
+    """Judge the law on cases that reach what it has not met: see `strategies.aims`."""
+    trial = trying.trial
+    for aim in aimed(trial.law, options.seed, trial.device, trial.tally.met):
+        try:
+            for drawn in aim.cases:
+                trying.judge(trying.case(drawn))
+        except Violation:
+            with suppress(Flaky):
+                shrink(trying, aim.strategy, aim.seed, aim.count)
+            raise
 
 
 def _too_new(law: Law, layer: str, version: str) -> str:

@@ -6,14 +6,14 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import seed as seeded
+from hypothesis.strategies import SearchStrategy
 
 from oracles.trial import Tally
-from strategies import drawn_for
 
 from .trying import Trying
 
 
-def shrink(trying: Trying, seed: str, count: int) -> None:
+def shrink(trying: Trying, strategy: SearchStrategy[dict[str, Any]], seed: str, count: int) -> None:
     """Draw the same cases in a property, so that Hypothesis makes the violation small.
 
     In every setting: the plainest one that breaks the law is the one to show.
@@ -24,7 +24,7 @@ def shrink(trying: Trying, seed: str, count: int) -> None:
 
     @seeded(seed)
     @settings(max_examples=count)
-    @given(drawn_for(trial.law, trial.layer))
+    @given(strategy)
     def judge(drawn: dict[str, Any]) -> None:
         trying.judge(trying.case(drawn))
 

@@ -10,6 +10,7 @@ from oracles.codec import encode
 from oracles.deviations import Register, load
 from oracles.results import Status
 from tests import report
+from tests.floor import Floor
 from tests.harness.options import label
 from tests.harness.runner import judge
 
@@ -29,8 +30,10 @@ def test_law(
     name: str, layer: str, device: str, register: Register, request: pytest.FixtureRequest
 ) -> None:
     """The law holds, or departs as the register says."""
-    result = judge(name, layer, device, register, report.options(request.config)).result
+    judged = judge(name, layer, device, register, report.options(request.config))
+    result = judged.result
     request.node.user_properties.append((report.PROPERTY, json.dumps(encode(result))))
+    Floor.hand_over(request.node, judged.met)
     if result.status in (Status.NOT_APPLICABLE.value, Status.UNSUPPORTED.value):
         pytest.skip(result.reason)
     if Status(result.status).fails:
