@@ -670,7 +670,7 @@ def workers_begin_with_grad_enabled() -> Undo:
     return put(loading.worker, "_worker_loop", loop)
 
 
-@fault("a_worker_makes_no_batch_that_is_recorded")
+@fault("a_batch_of_leaves_is_recorded_where_grad_is_enabled")
 def batches_are_not_recorded() -> Undo:
     """A batch is made with grad disabled."""
     kept = loading.collate.default_collate

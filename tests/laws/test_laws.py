@@ -200,12 +200,15 @@ class Trying:
 
 
 def _wanted(trial: Trial) -> int:
-    """How many cases: a quarter for each class of torch.nn, where a law speaks of all of them."""
+    """How many cases: a quarter for each class of torch.nn, where a law speaks of all of them.
+
+    A quarter as well for a law of which each case is costly.
+    """
     profile = settings.default
     assert profile is not None
     if Played in trial.law.quantifiers.values():
         return profile.max_examples * 10  # a history is one cell, and quickly played
-    every = trial.law.over_layers and not trial.law.having
+    every = (trial.law.over_layers and not trial.law.having) or trial.law.costly
     return max(profile.max_examples // 4, 5) if every else profile.max_examples
 
 
