@@ -698,3 +698,35 @@ def what_is_sent_is_detached() -> Undo:
         kept(self, thing.detach() if isinstance(thing, torch.Tensor) else thing)
 
     return put(SimpleQueue, "put", sent)
+
+
+# --- what else is copied ------------------------------------------------------------------------
+
+
+@fault(
+    "a_deep_copy_of_a_parameter_forgets_what_was_noted_on_it",
+    "a_module_keeps_what_was_noted_on_its_parameters",
+)
+def deep_copies_of_parameters_keep_attributes() -> Undo:
+    """What is noted on a parameter is on its deep copy."""
+    kept = nn.Parameter.__deepcopy__
+
+    def copied(self: Any, memo: Any) -> Any:
+        found = kept(self, memo)
+        found.__dict__.update(self.__dict__)
+        return found
+
+    return put(nn.Parameter, "__deepcopy__", copied)
+
+
+@fault("a_module_keeps_what_was_noted_on_its_parameters")
+def converting_makes_new_parameters() -> Undo:
+    """A converted module has other parameters."""
+
+    def then(self: nn.Module, *rest: Any) -> None:
+        for module in self.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                made = nn.Parameter(parameter.detach(), parameter.requires_grad)
+                setattr(module, name, made)
+
+    return afterwards(nn.Module, "to", then)
