@@ -96,8 +96,8 @@ def a_module_keeps_what_was_noted_on_its_parameters(sample: Sample) -> None:
     for draw in turns(sample.seed, sample.shape, sample.dtype, count=2):
         name = draw.choice(list(_TOLD))
         done, same, kept = _TOLD[name]
-        norm = nn.BatchNorm1d(1 + sample.shape[0], device=sample.device)
-        norm.weight.group, norm.running_mean.group = "no decay", "statistics"  # type: ignore[union-attr]
+        norm: Any = nn.BatchNorm1d(1 + sample.shape[0], device=sample.device)
+        norm.weight.group, norm.running_mean.group = "no decay", "statistics"
         norm.weight.requires_grad_(draw.random() < 0.5)
         model = nn.Sequential(norm)
         made = done(model)[0]

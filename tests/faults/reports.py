@@ -9,7 +9,7 @@ from functools import wraps
 from multiprocessing.pool import Pool
 from multiprocessing.queues import SimpleQueue
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,6 +27,14 @@ from torch.utils.data import _utils as loading
 from torch.utils.flop_counter import FlopCounterMode
 
 from .fault import Undo, afterwards, fault, put
+
+#: What is patched here and by no other theory.
+OWNERS: Final = (
+    *(parametrize, parametrize.ParametrizationList, prune.BasePruningMethod, globally, hooks),
+    *(hooks.BackwardHook, nn.BatchNorm1d, LazyModuleMixin, UninitializedBuffer, torch.utils),
+    *(FunctionCtx, Function, FlopCounterMode, torch.jit._script.RecursiveScriptModule, os, Pool),
+    *(SimpleQueue, loading.worker, loading.collate, reductions),
+)
 
 # --- parametrizations, norms and pruning --------------------------------------------------------
 

@@ -35,7 +35,7 @@ from oracles.play import Played
 from oracles.script import script
 from oracles.trial import Trial, examples, forget, smallest
 from strategies import cases, drawn_for
-from tests.faults import histories
+from tests.faults import histories, reports
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.plant import VARIABLE, plant
 
@@ -289,6 +289,7 @@ def patched() -> dict[str, Any]:
         *(torch.utils._contextlib, torch.utils.checkpoint, torch.optim.SGD, torch.optim.Optimizer),
         *(nn.SyncBatchNorm, nn.Sequential, nn.TransformerEncoder, nn.LazyLinear, nn.EmbeddingBag),
         *(nn.FractionalMaxPool2d, nn.AlphaDropout),
+        *reports.OWNERS,
         sys.modules["threading"].Thread,
         *(torch, sys.modules["copy"], sys.modules["concurrent.futures.thread"].ThreadPoolExecutor),
     )
