@@ -368,7 +368,7 @@ def _seen_of_a_tensor(
 
     def post(number: int) -> Any:
         def call(given: Any) -> None:
-            summed = given.grad.tolist() if given is x else None
+            summed = None if given is not x or given.grad is None else given.grad.tolist()
             noted.append(("leaf", number, given is x, summed, torch.is_grad_enabled()))
 
         return call
