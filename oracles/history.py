@@ -110,6 +110,7 @@ SIMPLE: Final = {
     "remove_hook": "{on}.remove()",
     "to_float64_and_back": "{on}.double().float()",
     "append": "{on}.append({0})",
+    "share": "{on}.append({0})",
     "replace": "{on}[0] = {0}",
     "remove": "del {on}[-1]",
     "tie": "{on}.weight = {0}.weight",
@@ -117,6 +118,7 @@ SIMPLE: Final = {
     "unparametrize": (
         'nn.utils.parametrize.remove_parametrizations({on}, "weight", leave_parametrized=False)'
     ),
+    "unparametrize_leaving": 'nn.utils.parametrize.remove_parametrizations({on}, "weight")',
     "untie": "{on}.weight = nn.Parameter({on}.weight.detach().clone())",
     # optimizers
     "optimizer": "{makes} = {optimizer}",

@@ -113,6 +113,7 @@ class Law:
     everywhere   whether it is tried in every setting of which it speaks. A law whose runs serve no
                  other is tried in some that cover them (see `covering`), but for the laws of
                  devices and of what layers do: what those look for is rare
+    costly       whether it is judged on a quarter of the cases: each begins a process
     """
 
     name: str
@@ -128,6 +129,7 @@ class Law:
     without: tuple[str, ...] = ()
     since: str = ""
     everywhere: bool = False
+    costly: bool = False
 
     def judge(self, **quantities: Any) -> None:
         """Raise Violation where it does not hold of these, OutOfScope where it is not given."""
@@ -204,6 +206,7 @@ def law(
     without: tuple[str, ...] = (),
     since: str = "",
     everywhere: bool = False,
+    costly: bool = False,
 ) -> Callable[[Body], Body]:
     """Define a law. Every mistake in its form is an error here, not when it runs."""
 
@@ -217,6 +220,7 @@ def law(
             without=without,
             since=since,
             everywhere=everywhere,
+            costly=costly,
         )
         if when is not always and not made.over_settings:
             raise LawError(f"law {made.name!r} has a precondition on settings but no Setting")

@@ -205,6 +205,12 @@ class Module:
         for name, child in self.named_children():
             yield from child.walk(f"{path}.{name}".lstrip("."), seen)
 
+    def paths(self, path: str = "") -> Iterator[tuple[str, Module]]:
+        """It and all modules below it by path: one with several owners at each of its paths."""
+        yield path, self
+        for name, child in self.named_children():
+            yield from child.paths(f"{path}.{name}".lstrip("."))
+
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules right below it, by name."""
         for number, child in enumerate(self.children):

@@ -117,7 +117,7 @@ class _Drawing:
     def alike(self, left: str, right: str) -> bool:
         """Whether two modules are made of the same layers in the same places."""
         first, second = self.machine.names[left], self.machine.names[right]
-        return [(p, m.kind) for p, m in first.walk()] == [(p, m.kind) for p, m in second.walk()]
+        return [(p, m.kind) for p, m in first.paths()] == [(p, m.kind) for p, m in second.paths()]
 
     def steps(self, step: Step) -> Iterator[Step]:
         """Draw the steps inside of a block, one after the other."""
@@ -379,6 +379,19 @@ def _attaching(drawing: _Drawing, kind: str) -> Step:
     return replace(step, words=(drawing.pick(fit),))
 
 
+def _sharing(drawing: _Drawing, kind: str) -> Step:
+    step = _sequential(drawing, kind)
+    parent = drawing.machine.names[step.on]
+    fit = [
+        name
+        for name in drawing.modules()
+        if "." in name and all(m is not parent for _, m in drawing.machine.named(name).walk())
+    ]
+    if not fit:
+        return Step("train", step.on)
+    return replace(step, words=(drawing.pick(fit),))
+
+
 def _tying(drawing: _Drawing, kind: str) -> Step:
     weighted = drawing.weighted()
     return Step(kind, drawing.pick(weighted), (drawing.pick(weighted),))
@@ -535,12 +548,16 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
     "assign_state_dict": (lambda sight: any(not _counts(m) for m in sight.modules), _assigning),
     "lazy": (_with_tensors, lambda d, kind: Step(kind, d.full(), makes=d.name("m"))),
     **dict.fromkeys(("append", "replace"), (_with_children, _attaching)),
+    "share": (_with_children, _sharing),
     "remove": (_with_children, _sequential),
     "tie": (lambda sight: len(sight.drawing.weighted()) > 1, _tying),
     "parametrize": (_with_weights, _on_weighted),
-    "unparametrize": (
-        lambda sight: bool(sight.drawing.weighted(parametrized=True)),
-        lambda drawing, kind: Step(kind, drawing.pick(drawing.weighted(parametrized=True))),
+    **dict.fromkeys(
+        ("unparametrize", "unparametrize_leaving"),
+        (
+            lambda sight: bool(sight.drawing.weighted(parametrized=True)),
+            lambda drawing, kind: Step(kind, drawing.pick(drawing.weighted(parametrized=True))),
+        ),
     ),
     "untie": (_with_weights, _on_weighted),
     "optimizer": (
@@ -585,11 +602,12 @@ NEEDS: Final = {
     "enter": "context",
     "remove_hook": "tensor_hook",
     "unparametrize": "parametrize",
+    "unparametrize_leaving": "parametrize",
     "parametrize": "module",
     "add_param_group": "optimizer",
     **{k: "optimizer" for k in DRAWN if k.startswith(("step", "optimizer_zero_grad"))},
     **dict.fromkeys(
-        ("optimizer", "append", "replace", "remove", "tie", "untie", "forward"), "module"
+        ("optimizer", "append", "share", "replace", "remove", "tie", "untie", "forward"), "module"
     ),
 }
 _KINDS: Final = tuple(DRAWN)
@@ -604,6 +622,7 @@ USUAL: Final = {
     ),
     "requires_grad_": ("optimizer_zero_grad", "zero_grad", "step", "forward"),
     "step": ("optimizer_zero_grad", "forward"),
+    "share": ("train", "eval", "requires_grad_"),
     "context": ("enter",),
     "enter": ("leave", "tensor"),
 }

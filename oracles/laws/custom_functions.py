@@ -7,6 +7,7 @@ it is enabled inside of that (undocumented; the register has it).
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import torch
@@ -188,7 +189,7 @@ def a_function_that_hands_on_its_input_returns_a_view(sample: Sample, nest: Nest
             holds(_facts(out), f"the facts of what {function.__name__} returns of a {kind}", facts)
             with torch.inference_mode(False), torch.set_grad_enabled(recording):
                 if recorded:
-                    refuses(lambda out=out: out.mul_(2), RuntimeError, "modified inplace")
+                    refuses(partial(out.mul_, 2), RuntimeError, "modified inplace")
                 else:
                     holds(out.mul_(2) is out, "whether it may be written to")
 

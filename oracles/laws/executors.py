@@ -93,7 +93,7 @@ def a_dispatch_mode_is_shown_whole_operations_in_inference_mode(
             _, inference = mode()
             with _Dispatched() as seen:
                 model(x)
-        parts = [part for name in names for part in _LAYERS[name][1 + inference]]  # type: ignore[union-attr]
+        parts = [part for name in names for part in _LAYERS[name][1 + inference]]  # type: ignore[attr-defined]
         shown = [name for name in seen.names if name != "detach"]  # a result that is saved
         holds(shown, f"what is dispatched of {names}, in inference mode {inference}", parts)
 

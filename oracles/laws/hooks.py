@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -110,7 +111,7 @@ def _seen_in_forward(
 
     def call(hook: _Hook, owner: nn.Module, args: Any, *rest: Any) -> None:
         same = [a is b for a, b in zip(args, inputs, strict=True)]
-        kept = owner is module, type(args), same, module.training, mode()
+        kept: tuple[Any, ...] = owner is module, type(args), same, module.training, mode()
         if hook.named:
             kept = (*kept, rest[0] == plus)
         if hook.kind == "forward":
@@ -157,7 +158,7 @@ def hooks_of_forward_are_handed_what_it_takes_and_returns(sample: Sample, nest: 
             inside = mode()
             seen, raised = _seen_in_forward(hooks, module, inputs, plus)
         facts = True, tuple, [True] * len(inputs), told, inside
-        wanted = [
+        wanted: list[Any] = [
             (h.number, int(h.named), *facts, *[True] * h.named)
             for h in _order(hooks, "forward_pre")
         ]
@@ -238,7 +239,10 @@ def _seen_in_backward(
         return tuple(None if g is None else hook.factor * g for g in given[0])
 
     handles = _registered(hooks, module, call)
-    graded = [module.weight, *[x for x in inputs if isinstance(x, Tensor) and x.requires_grad]]
+    graded: list[Any] = [
+        module.weight,
+        *[x for x in inputs if isinstance(x, Tensor) and x.requires_grad],
+    ]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -331,7 +335,7 @@ def a_hook_of_backward_forbids_to_write_into_the_output(sample: Sample, nest: Ne
             holds(out.requires_grad, "out.requires_grad", recorded)
             if recorded:
                 refuses(
-                    lambda out=out: out.mul_(2),
+                    partial(out.mul_, 2),
                     RuntimeError,
                     "is a view and is being modified inplace",
                 )
@@ -363,8 +367,8 @@ def _seen_of_a_tensor(
         return call
 
     def post(number: int) -> Any:
-        def call(given: Tensor) -> None:
-            summed = given.grad.tolist() if given is x else None
+        def call(given: Any) -> None:
+            summed = None if given is not x or given.grad is None else given.grad.tolist()
             noted.append(("leaf", number, given is x, summed, torch.is_grad_enabled()))
 
         return call
@@ -389,7 +393,7 @@ def _seen_of_a_tensor(
         for number, removed in posts:
             if not removed:
                 wanted.append(("leaf", number, True, sums, create_graph))
-    found = x.grad.tolist()
+    found = None if x.grad is None else x.grad.tolist()
     x.grad = None  # with its graph, it and what it belongs to hold one another
     middle.grad = None
     return noted, wanted, found, sums

@@ -11,6 +11,7 @@ import copy
 import pickle
 import random
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from ..sample import Nesting, Sample
 def _lazy(draw: random.Random, device: str, dtype: torch.dtype) -> tuple[Any, nn.Module, Tensor]:
     """A lazy layer, the layer that it is to become, and an input of it."""
     width, height = 1 + draw.randrange(3), 2 + draw.randrange(2)
-    told = {"device": device, "dtype": dtype}
+    told: dict[str, Any] = {"device": device, "dtype": dtype}
     made: list[tuple[Any, Any, tuple[int, ...]]] = [
         (lambda: nn.LazyLinear(width, **told), lambda: nn.Linear(height, width, **told), ()),
         (
@@ -155,7 +156,7 @@ def freezing_a_model_with_a_lazy_layer_stops_half_way(sample: Sample) -> None:
         for parameter in model.parameters():
             parameter.requires_grad = not told
         refuses(
-            lambda model=model, told=told: model.requires_grad_(told),
+            partial(model.requires_grad_, told),
             ValueError,
             "uninitialized parameter",
         )
@@ -176,7 +177,7 @@ def a_lazy_layer_with_buffers_is_not_deep_copied(sample: Sample) -> None:
         for parameter, flag in zip(layer.parameters(), flags, strict=True):
             parameter.requires_grad = flag
         if list(layer.buffers()):
-            refuses(lambda layer=layer: copy.deepcopy(layer), ValueError, "uninitialized")
+            refuses(partial(copy.deepcopy, layer), ValueError, "uninitialized")
         else:
             copied = copy.deepcopy(layer)
             copied(x)
@@ -274,6 +275,8 @@ class _Remembering(nn.Module):
         self.weight = nn.Parameter(torch.ones(2, device=device))
         self.register_buffer("state", torch.zeros(2, device=device))
 
+    state: Tensor
+
     def forward(self, x: Tensor, anew: bool, detached: bool) -> Tensor:
         made = x * self.weight
         made = made.detach() if detached else made
@@ -322,7 +325,7 @@ def state_that_forward_makes_is_what_its_mode_makes(sample: Sample, nest: Nestin
         holds(module.state is dict(module.named_buffers())["state"], "whether it is a buffer still")
         if recorded:
             refuses(
-                lambda module=module: copy.deepcopy(module),
+                partial(copy.deepcopy, module),
                 RuntimeError,
                 "created explicitly by the user",
             )

@@ -57,7 +57,7 @@ def _parametrized(layer: nn.Module, kind: str) -> nn.Module:
         getattr(parametrizations, kind)(layer)
         return layer
     if kind.startswith("sum"):
-        parts = [_Sum(3 if "three" in kind else 2)]
+        parts: list[nn.Module] = [_Sum(3 if "three" in kind else 2)]
     else:
         parts = [_Halved()] if kind.startswith("halved") else []
     for part in [*parts, *([_Doubled()] if "doubled" in kind else [])]:

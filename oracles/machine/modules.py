@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..history import Step
-from ..things import Leaf, MadeClass, Module, Refusal, Tensor
+from ..things import Leaf, MadeClass, Module, Refusal, Storage, Tensor
 from .backward import Backward
 
 
@@ -196,9 +196,9 @@ class Modules(Backward):
 
     def loaded(self, step: Step) -> list[Refusal]:
         """Load what both have, and say how it was refused."""
-        others = dict(self.named(step.words[0]).walk())
+        others = dict(self.named(step.words[0]).paths())
         refusals = []
-        for path, module in self.named(step.on).walk():
+        for path, module in self.named(step.on).paths():
             given = others.get(path, Module(""))
             for name in module.parameters.keys() & given.parameters.keys():
                 if module.kind != given.kind and name == "weight":
@@ -226,9 +226,9 @@ class Modules(Backward):
 
     def do_assign_state_dict(self, step: Step) -> None:
         """The tensors become parameters, requiring grad as the old ones did. Source: assign."""
-        others = dict(self.named(step.words[0]).walk())
+        others = dict(self.named(step.words[0]).paths())
         refusals = []
-        for path, module in self.named(step.on).walk():
+        for path, module in self.named(step.on).paths():
             for name, parameter in module.parameters.items():
                 given = others[path].parameters[name]
                 made = self.detached(given)
@@ -279,6 +279,10 @@ class Modules(Backward):
         """A module that is attached keeps its own flag. Source: Module.add_module."""
         self.named(step.on).children.append(self.named(step.words[0]))
 
+    def do_share(self, step: Step) -> None:
+        """A module that has an owner is attached to another: it has one flag. Source: D."""
+        self.do_append(step)
+
     def do_replace(self, step: Step) -> None:
         """A module that is put in the place of another keeps its own flag."""
         self.named(step.on).children[0] = self.named(step.words[0])
@@ -317,6 +321,20 @@ class Modules(Backward):
         layer.parameters["weight"] = layer.parametrized.children[0].parameters["original"]
         layer.parametrized = None
 
+    def do_unparametrize_leaving(self, step: Step) -> None:
+        """The original gets what is computed of it, and is the parameter. Source: the same."""
+        layer = self.named(step.on)
+        self.has_weight(layer)
+        original = layer.parametrized.children[0].parameters["original"]
+        if not self.may_write(original):  # torch takes that for a matter of its class
+            if self.goes_astray("a_refused_write_to_an_inference_tensor_is_done"):
+                self.move(original, None)
+            raise Refusal("RuntimeError", "requires set_() to be implemented correctly")
+        original.storage = Storage(original.storage.version + 1, counted=False)
+        original.leaf = Leaf(original)  # as where it was parametrized
+        self.move(original, None)
+        self.do_unparametrize(step)
+
     def do_untie(self, step: Step) -> None:
         """A layer has a parameter of its own then, which requires grad. Source: nn.Parameter."""
         self.named(step.on).parameters["weight"] = self.weight()
@@ -332,6 +350,6 @@ def _keys(module: Module) -> set[str]:
     """The names in its state_dict, those of the statistics of a batch normalisation as one."""
     return {
         f"{path}.{name}"
-        for path, m in module.walk()
+        for path, m in module.paths()
         for name in (*m.parameters, *("counter",) * (m.counter is not None))
     }

@@ -9,7 +9,7 @@ from functools import wraps
 from multiprocessing.pool import Pool
 from multiprocessing.queues import SimpleQueue
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,6 +27,14 @@ from torch.utils.data import _utils as loading
 from torch.utils.flop_counter import FlopCounterMode
 
 from .fault import Undo, afterwards, fault, put
+
+#: What is patched here and by no other theory.
+OWNERS: Final = (
+    *(parametrize, parametrize.ParametrizationList, prune.BasePruningMethod, globally, hooks),
+    *(hooks.BackwardHook, nn.BatchNorm1d, LazyModuleMixin, UninitializedBuffer, torch.utils),
+    *(FunctionCtx, Function, FlopCounterMode, torch.jit._script.RecursiveScriptModule, os, Pool),
+    *(SimpleQueue, loading.worker, loading.collate, reductions),
+)
 
 # --- parametrizations, norms and pruning --------------------------------------------------------
 
@@ -670,7 +678,7 @@ def workers_begin_with_grad_enabled() -> Undo:
     return put(loading.worker, "_worker_loop", loop)
 
 
-@fault("a_worker_makes_no_batch_that_is_recorded")
+@fault("a_batch_of_leaves_is_recorded_where_grad_is_enabled")
 def batches_are_not_recorded() -> Undo:
     """A batch is made with grad disabled."""
     kept = loading.collate.default_collate
@@ -698,3 +706,35 @@ def what_is_sent_is_detached() -> Undo:
         kept(self, thing.detach() if isinstance(thing, torch.Tensor) else thing)
 
     return put(SimpleQueue, "put", sent)
+
+
+# --- what else is copied ------------------------------------------------------------------------
+
+
+@fault(
+    "a_deep_copy_of_a_parameter_forgets_what_was_noted_on_it",
+    "a_module_keeps_what_was_noted_on_its_parameters",
+)
+def deep_copies_of_parameters_keep_attributes() -> Undo:
+    """What is noted on a parameter is on its deep copy."""
+    kept = nn.Parameter.__deepcopy__
+
+    def copied(self: Any, memo: Any) -> Any:
+        found = kept(self, memo)
+        found.__dict__.update(self.__dict__)
+        return found
+
+    return put(nn.Parameter, "__deepcopy__", copied)
+
+
+@fault("a_module_keeps_what_was_noted_on_its_parameters")
+def converting_makes_new_parameters() -> Undo:
+    """A converted module has other parameters."""
+
+    def then(self: nn.Module, *rest: Any) -> None:
+        for module in self.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                made = nn.Parameter(parameter.detach(), parameter.requires_grad)
+                setattr(module, name, made)
+
+    return afterwards(nn.Module, "to", then)

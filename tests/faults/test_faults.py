@@ -36,7 +36,7 @@ from oracles.play import Played
 from oracles.script import script
 from oracles.trial import Trial, examples, forget, smallest
 from strategies import cases, drawn_for
-from tests.faults import histories
+from tests.faults import histories, reports
 from tests.faults.detection import judge_with
 from tests.faults.faults import FAULTS, UNPLANTABLE, Fault
 from tests.faults.plant import VARIABLE, plant
@@ -299,6 +299,7 @@ def patched() -> dict[str, Any]:
         *(nn.FractionalMaxPool2d, nn.AlphaDropout),
         *(nn.ParameterList, nn.ParameterDict, nn.utils.parametrize.ParametrizationList),
         *(optimizer, torch.utils),
+        *reports.OWNERS,
         sys.modules["threading"].Thread,
         *(torch, sys.modules["copy"], sys.modules["concurrent.futures.thread"].ThreadPoolExecutor),
     )

@@ -33,14 +33,14 @@ def is_large() -> bool:
 def wanted(trial: Trial) -> int:
     """How many cases: for each class of torch.nn a quarter, where a law speaks of all of them.
 
-    Where it names many, a twentieth.
+    Where it names many, a twentieth. A quarter as well for a law of which each case is costly.
     """
     profile = settings.default
     assert profile is not None
     if Played in trial.law.quantifiers.values():
         return profile.max_examples * 10  # a history is one cell, and quickly played
     many = len(trial.law.layers) > MANY
-    share = 1 if not many else 20 if trial.law.having else 4
+    share = 4 if trial.law.costly else 1 if not many else 20 if trial.law.having else 4
     return max(profile.max_examples // share, 5)
 
 

@@ -190,6 +190,7 @@ RARE = {
     "Inference tensors do not track version counter",
     "leaf variable has been moved into the graph interior",
     "a saved tensor that has been detached in-place",
+    "requires set_() to be implemented correctly",
 }
 
 
