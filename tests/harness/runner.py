@@ -10,6 +10,7 @@ from typing import Any
 
 from hypothesis.errors import Flaky
 
+import oracles.laws  # noqa: F401  # defines the laws
 from oracles.case import Case, read
 from oracles.coverage import Combination
 from oracles.deviations import Register, plain_version
