@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .fault import Undo, fault, put
+from .fault import Undo, fault, put, together
 
 
 @fault("batch_norm_without_statistics_evaluates_by_the_batch")
@@ -38,20 +38,29 @@ def batch_norm_halves_the_gradient_of_its_weight() -> Undo:
     return put(functional, "batch_norm", batch_norm)
 
 
-def _dropout(does: Callable[[Callable[..., Tensor], Tensor, float, Any], Tensor]) -> Undo:
-    """functional.dropout does this: it is given itself as it was, and its arguments."""
-    kept = functional.dropout
+def _dropout(
+    does: Callable[[Callable[..., Tensor], Tensor, float, Any], Tensor], *names: str
+) -> Undo:
+    """Such a dropout of functional does this: it is given itself as it was, and its arguments."""
 
-    def dropout(input: Tensor, p: float = 0.5, *rest: Any) -> Tensor:
-        return does(kept, input, p, rest)
+    def put_one(name: str) -> Undo:
+        kept = getattr(functional, name)
 
-    return put(functional, "dropout", dropout)
+        def dropout(input: Tensor, p: float = 0.5, *rest: Any) -> Tensor:
+            return does(kept, input, p, rest)
+
+        return put(functional, name, dropout)
+
+    return together(*map(put_one, names or ("dropout",)))
 
 
 @fault("a_sure_dropout_drops_all_or_nothing")
 def sure_dropout_drops_nothing() -> Undo:
-    """Dropout with probability 1 returns its input as it is."""
-    return _dropout(lambda kept, input, p, rest: input * 1 if p == 1 else kept(input, p, *rest))
+    """Dropout with probability 1 returns its input as it is, that of whole channels as well."""
+    return _dropout(
+        lambda kept, input, p, rest: input * 1 if p == 1 else kept(input, p, *rest),
+        *("dropout", "dropout1d", "dropout2d", "dropout3d"),
+    )
 
 
 @fault("a_probability_set_to_one_drops_everything")
