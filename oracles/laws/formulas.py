@@ -48,6 +48,9 @@ _NEAR: Final = """\
 def near(left, right):
     with torch.no_grad():
         return torch.allclose(left, right, rtol=1e-9, atol=1e-9)
+def affine(y):  # by the weight and the bias of n, where there are any
+    y = y if n.weight is None else y * n.weight.reshape(row)
+    return y if n.bias is None else y + n.bias.reshape(row)
 """
 _OBSERVED: Final = f"""\
 {_NEAR}
@@ -58,7 +61,7 @@ mean, variance = x0.mean(dims), x0.var(dims, unbiased=False)
 def normalised(mean, variance):
     with torch.no_grad():
         y = (x0 - mean.reshape(row)) / torch.sqrt(variance.reshape(row) + n.eps)
-        return y * n.weight.reshape(row) + n.bias.reshape(row) if n.affine else y
+        return affine(y)
 """
 
 
@@ -160,7 +163,7 @@ def gradients_of_the_affine_map_are_those_of_its_formula(layer: Layer, setting: 
     run = layer.in_float64().backward(setting.but(frozen=(), inputs=(0,)), after=_GRADIENT)
     used = "mean, variance" if setting.training else "start.running_mean, start.running_var"
     weight = f"near(n.weight.grad, (g * normal({used})).sum(dims))"
-    every(run.evaluate(weight, "near(n.bias.grad, g.sum(dims))"), True)
+    every(run.evaluate(weight, "n.bias is None or near(n.bias.grad, g.sum(dims))"), True)
 
 
 #: A batch with one value for each channel, or for each channel of an instance.
@@ -211,7 +214,7 @@ average = (1 - m) * start.running_mean + m * x0.mean(dims).mean(0)
 spread = (1 - m) * start.running_var + m * x0.var(dims).mean(0)
 with torch.no_grad():
     y = (x0 - start.running_mean.reshape(row)) / torch.sqrt(start.running_var.reshape(row) + n.eps)
-    y = y * n.weight.reshape(row) + n.bias.reshape(row) if n.affine else y
+    y = affine(y)
 """
 
 

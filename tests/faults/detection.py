@@ -22,15 +22,17 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 import torch
-from hypothesis import settings
 
+import oracles.laws  # noqa: F401  # defines the laws
 from oracles.case import Case
 from oracles.deviations import Register, load
 from oracles.law import LAWS, Unsupported, Violation
 from oracles.trial import Trial, forget
 from strategies import parts
 from tests.faults.faults import FAULTS, Fault
-from tests.laws.test_laws import _wanted
+from tests.harness import profiles
+from tests.harness.coverage import wanted
+from tests.harness.process import prepare
 
 #: The share of seeds with which a fault must be found.
 SURE: Final = 0.9
@@ -67,11 +69,11 @@ def found(fault: Fault, seed: int, register: Register) -> str:
 
 def _drawn(trial: Trial, seed: int) -> Iterator[Case]:
     """The cases that the main job draws, until it has judged as many as it wants."""
-    wanted = _wanted(trial)
-    for _, drawn in parts(trial.law, trial.layer, seed, trial.device, wanted):
+    count = wanted(trial)
+    for _, drawn in parts(trial.law, trial.layer, seed, trial.device, count):
         for fields in drawn:
             yield Case(trial.law.name, trial.device, **fields)
-            if trial.tally.subjects >= wanted:
+            if trial.tally.subjects >= count:
                 return
 
 
@@ -114,7 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    import conftest  # noqa: F401  # sets torch and the profiles up as for the main job
-
-    settings.load_profile("ci")
+    prepare()
+    profiles.load("ci")
     sys.exit(main())

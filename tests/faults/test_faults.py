@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import multiprocessing
@@ -25,7 +26,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch._functorch import apis, eager_transforms
-from torch.nn.utils import fusion, prune
+from torch.nn.utils import fusion, parametrize, prune
 from torch.optim import optimizer, swa_utils
 from torch.utils import _contextlib
 
@@ -287,7 +288,7 @@ def patched() -> dict[str, Any]:
         *(nn.Module, nn.Parameter, nn.Linear, nn.Dropout, nn.RReLU, nn.Embedding),
         *(nn.LSTM, nn.GRU, nn.RNN, nn.modules.batchnorm._BatchNorm, nn.init, nn.functional),
         *(nn.utils.parametrizations._SpectralNorm, torch.Tensor, torch.autograd),
-        *(torch.utils.checkpoint, torch.func, torch),
+        *(torch.utils.checkpoint, torch.func, torch, parametrize, asyncio),
         *(OptimizedModule, swa_utils, swa_utils.AveragedModel, fusion, torch.jit, nn.utils),
         *(prune, nn.LazyLinear),
         *(torch.no_grad, torch.enable_grad, torch.set_grad_enabled, torch.inference_mode),
