@@ -6,6 +6,7 @@ import pytest
 
 import strategies.recipes
 from oracles import coverage
+from oracles.case import Case
 from oracles.coverage import (
     ALL,
     ALONE,
@@ -30,7 +31,7 @@ from oracles.setting import Setting
 from oracles.specimen import Specimen
 from oracles.subject import Subject
 from oracles.traits import CLASSES
-from oracles.trial import Case, Trial
+from oracles.trial import Trial
 from strategies import aims, layers, modules_with, specimens
 from tests.floor import Floor
 
@@ -61,7 +62,7 @@ def alone(node: Node) -> Specimen:
     ],
 )
 def test_a_layer_alone_is_met_in_one_combination(
-    setting: Setting, combination: tuple[str, ...]
+    setting: Setting, combination: tuple[str, str, str, str]
 ) -> None:
     assert met(alone(LINEAR), setting) == {Combination("Linear", *combination, ALONE)}
 
