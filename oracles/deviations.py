@@ -601,7 +601,9 @@ def a_query_sees_nothing_where_a_layer_may_be_fast(
 
     def acts(use: Use) -> bool:
         fast = fast_path.may_be_fast(use, setting) or fast_path.attention_may_be_fast(use, setting)
-        return fast and fast_path.some_query_sees_nothing(use)
+        return fast_path.decodes_queries_that_see_nothing(use, setting) or (
+            fast and fast_path.some_query_sees_nothing(use)
+        )
 
     return _of(specimen, acts)
 
@@ -655,6 +657,24 @@ def an_encoder_layer_evaluates_with_another_norm(
         return any("norm1" in one.replaced and not setting.trains(one.path) for one in layers)
 
     return _of(specimen, acts)
+
+
+@of_modules
+def a_dropout_takes_what_attention_returns(specimen: Specimen, setting: Setting) -> Places | None:
+    """Attention that may be fast is followed by something that draws, in it or after it."""
+    flow = Flow(specimen.recipe)
+    after, _ = flow.touched(lambda use: fast_path.attention_may_be_fast(use, setting))
+    return _of(
+        specimen,
+        lambda use: (
+            fast_path.drops_after_attention(use, setting)
+            or (use.path, use.makes) in {(u.path, u.makes) for u in after if _draws(u, setting)}
+        ),
+    )
+
+
+def _draws(use: Use, setting: Setting) -> bool:
+    return bool(use.node.traits.draws(use.node.arguments, use.trains(setting)))
 
 
 @condition

@@ -7,7 +7,7 @@ is in the register. Source: torch/nn/modules/transformer.py and activation.py, `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -106,6 +106,9 @@ def stack_arguments(use: Use) -> Arguments:
 #: How forward names its masks: of padding, of queries and keys.
 _PADDING: Final = ("src_key_padding_mask", "key_padding_mask")
 _ATTENDING: Final = ("src_mask", "mask", "attn_mask")
+#: The same, of what a decoder attends to in itself.
+_DECODED_PADDING: Final = ("tgt_key_padding_mask",)
+_DECODED: Final = ("tgt_mask",)
 
 
 def _masks(use: Use, names: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
@@ -143,10 +146,12 @@ def is_padding_alone(use: Use) -> bool:
     return any(all(all(row) for table in _tables(m["rows"]) for row in table) for m in masks)
 
 
-def some_query_sees_nothing(use: Use) -> bool:
+def some_query_sees_nothing(
+    use: Use, padded: tuple[str, ...] = _PADDING, attended: tuple[str, ...] = _ATTENDING
+) -> bool:
     """Whether every key of some query is masked, by one mask or by both together."""
-    padding = [row for m in _masks(use, _PADDING) for table in _tables(m["rows"]) for row in table]
-    attending = [row for m in _masks(use, _ATTENDING) for t in _tables(m["rows"]) for row in t]
+    padding = [row for m in _masks(use, padded) for table in _tables(m["rows"]) for row in table]
+    attending = [row for m in _masks(use, attended) for t in _tables(m["rows"]) for row in t]
     if any(map(all, (*padding, *attending))):
         return True
     return any(
@@ -175,6 +180,54 @@ def attention_may_be_fast(use: Use, setting: Setting) -> bool:
         and bool(args.get("bias", True))
         and args["num_heads"] % 2 == 0
         and not any(args.get(option) for option in others)
+    )
+
+
+def _attends_to_itself(use: Use) -> Iterator[tuple[str, Arguments]]:
+    """The encoder and decoder layers of a call, each with its path and what it is made with."""
+    args = use.node.arguments
+    yield from ((layer.path, layer.given) for layer in encoder_layers(use))
+    if use.node.op == "TransformerDecoderLayer":
+        yield use.path, args
+    elif use.node.op == "TransformerDecoder":
+        yield from ((f"{use.path}.layers.{n}", args) for n in range(args.get("num_layers", 2)))
+    elif use.node.op == "Transformer":
+        made = args.get("custom_decoder") or args
+        count = made.get("num_layers", args.get("num_decoder_layers", 6))
+        yield from ((f"{use.path}.decoder.layers.{n}", made) for n in range(count))
+
+
+def inner_attention_may_be_fast(
+    use: Use, setting: Setting, where: Callable[[str], bool] = lambda path: True
+) -> bool:
+    """Whether the self-attention of some layer of the call takes its own fast path.
+
+    where  of which layers, by path
+    """
+    return any(
+        given.get("batch_first", False)
+        and given.get("bias", True)
+        and given.get("nhead", 1) % 2 == 0
+        and not setting.trains(f"{path}.self_attn")
+        and where(path)
+        for path, given in _attends_to_itself(use)
+    )
+
+
+def decodes_queries_that_see_nothing(use: Use, setting: Setting) -> bool:
+    """Whether self-attention of a decoder layer has such queries, by a mask that is bool."""
+    masks = [*_masks(use, _DECODED), *_masks(use, _DECODED_PADDING)]
+    return (
+        any(mask["mask"] == "bool" for mask in masks)
+        and some_query_sees_nothing(use, _DECODED_PADDING, _DECODED)
+        and inner_attention_may_be_fast(use, setting)
+    )
+
+
+def drops_after_attention(use: Use, setting: Setting) -> bool:
+    """Whether a layer drops what its own attention returns, which may be fast."""
+    return inner_attention_may_be_fast(
+        use, setting, lambda path: setting.trains(f"{path}.dropout1")
     )
 
 

@@ -125,17 +125,22 @@ class Flow:
             values += made
         return [values[i] for i in recipe.outputs]
 
+    def touched(self, sources: Callable[[Use], bool]) -> tuple[list[Use], set[int]]:
+        """These calls and those that their results go to, and the values that they all make."""
+        touched, reached = list[Use](), set[int]()
+        for use in self.uses:
+            if sources(use) or reached.intersection(use.takes):
+                touched.append(use)
+                reached.update(use.makes)
+        return touched, reached
+
     def of(self, sources: Callable[[Use], bool]) -> Places:
         """Where the results of these calls go, the calls included.
 
         A gradient is among them where it is computed from such a result: that of every leaf
         from which a way leads to a call that takes it.
         """
-        touched, reached = list[Use](), set[int]()
-        for use in self.uses:
-            if sources(use) or reached.intersection(use.takes):
-                touched.append(use)
-                reached.update(use.makes)
+        touched, reached = self.touched(sources)
         leaves, needed, ends = set[str](), set[int](), set(touched)
         for use in reversed(self.uses):
             if use in ends or needed.intersection(use.makes):
