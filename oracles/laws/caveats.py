@@ -26,6 +26,7 @@ from ..sample import Nesting, Sample
 )
 def update_bn_gives_every_submodule_the_mode_of_the_whole(sample: Sample) -> None:
     """After update_bn each submodule is in the mode of the model, whichever it was in before."""
+    sample.needs_values()
     x = sample.tensor().reshape(1, -1)
     batch = torch.cat([x, x + 1])
     for training in (False, True):

@@ -169,7 +169,8 @@ def gradients_of_the_affine_map_are_those_of_its_formula(layer: Layer, setting: 
 #: A batch with one value for each channel, or for each channel of an instance.
 _SINGLE: Final = """\
 first = {first}
-few = torch.ones([*x[0].shape[:first], *[1] * (x[0].dim() - first)], dtype=x[0].dtype)[{rows}]
+sizes = [*x[0].shape[:first], *[1] * (x[0].dim() - first)]
+few = torch.ones(sizes, dtype=x[0].dtype, device=x[0].device)[{rows}]
 model, _ = build()
 refused = False
 try: model(few)
@@ -188,6 +189,7 @@ taken = copy.deepcopy(model).eval()(few).shape == few.shape
 )
 def a_refused_batch_leaves_no_trace(layer: Layer, setting: Setting) -> None:
     """One value a channel is refused in training, and moves no statistics; evaluation takes it."""
+    layer.needs_values()
     space = int(layer.node.op[-2])
     single = (
         _SINGLE.format(first=f"x[0].dim() - {space}", rows="...")

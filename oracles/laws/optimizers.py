@@ -106,6 +106,7 @@ def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
     subject: Subject, setting: Setting
 ) -> None:
     """Optimizers look at .grad: freezing protects only with zero_grad(set_to_none=True)."""
+    subject.needs_values()
     ones = "for p in model.parameters():\n    if p.grad is not None: p.grad.fill_(1)\n"
     for optimizer in _some(subject, DECAYING):
         start = optimizer + _START + ones
@@ -125,6 +126,7 @@ def a_step_moves_a_frozen_parameter_that_still_has_a_gradient(
 )
 def a_zero_gradient_does_not_protect_from_weight_decay(subject: Subject, setting: Setting) -> None:
     """zero_grad(set_to_none=False) leaves zeros: weight decay still moves a frozen parameter."""
+    subject.needs_values()
     zero = "zero = [not p.grad.any() for p in model.parameters() if p.grad is not None]\n"
     for optimizer in _some(subject, DECAYING):
         start = f"{optimizer}optimizer.zero_grad(set_to_none=False)\n{zero}{_START}"
