@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (  # importing them plants nothing
+    caveats,  # noqa: F401
     checkpoints,  # noqa: F401
     flags,  # noqa: F401
     freezing,  # noqa: F401
