@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import nullcontext
 from types import coroutine
 from typing import Any
@@ -62,7 +62,7 @@ def each_task_has_a_mode_of_its_own() -> Undo:
     kept: Callable[..., Any] = asyncio.create_task
 
     @coroutine
-    def stepping(course: Coroutine[Any, Any, Any]) -> Iterator[Any]:
+    def stepping(course: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
         own = torch.is_grad_enabled()
         while True:
             outside = torch.is_grad_enabled()
@@ -77,6 +77,6 @@ def each_task_has_a_mode_of_its_own() -> Undo:
             yield awaited
 
     async def apart(course: Coroutine[Any, Any, Any]) -> Any:
-        return await stepping(course)  # type: ignore[misc]  # types.coroutine makes it awaitable
+        return await stepping(course)
 
     return put(asyncio, "create_task", lambda course: kept(apart(course)))
