@@ -523,21 +523,21 @@ def loading_counts_no_version() -> Undo:
 
 
 @fault("a_program_goes_in_a_new_thread_as_it_does_here")
-def no_grad_does_nothing_in_other_threads() -> Undo:
-    """no_grad disables grad in the main thread alone."""
+def no_grad_does_nothing_in_the_main_thread() -> Undo:
+    """no_grad does not disable grad in the main thread, but in all others."""
     kept = torch.no_grad.__enter__
 
     def enter(self: Any) -> None:
         kept(self)
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             torch._C._set_grad_enabled(self.prev)
 
     return put(torch.no_grad, "__enter__", enter)
 
 
 @fault("enabling_grad_where_it_is_enabled_changes_nothing")
-def no_grad_does_nothing_inside_of_enable_grad() -> Undo:
-    """no_grad does not disable grad in a block of enable_grad."""
+def no_grad_does_nothing_outside_of_enable_grad() -> Undo:
+    """no_grad disables grad in a block of enable_grad alone."""
     entered: list[None] = []
     kept, enter = torch.no_grad.__enter__, torch.enable_grad.__enter__
     leave = torch.enable_grad.__exit__
@@ -552,7 +552,7 @@ def no_grad_does_nothing_inside_of_enable_grad() -> Undo:
 
     def disable(self: Any) -> None:
         kept(self)
-        if entered:
+        if not entered:
             torch._C._set_grad_enabled(self.prev)
 
     return together(

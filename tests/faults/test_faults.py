@@ -299,7 +299,7 @@ def patched() -> dict[str, Any]:
         *(nn.SyncBatchNorm, nn.Sequential, nn.TransformerEncoder, nn.LazyLinear, nn.EmbeddingBag),
         *(nn.FractionalMaxPool2d, nn.AlphaDropout),
         *(nn.ParameterList, nn.ParameterDict, nn.utils.parametrize.ParametrizationList),
-        *(optimizer, torch.utils),
+        *(optimizer, torch.utils, nn.utils.parametrize, sys.modules["asyncio"]),
         *reports.OWNERS,
         sys.modules["threading"].Thread,
         *(torch, sys.modules["copy"], sys.modules["concurrent.futures.thread"].ThreadPoolExecutor),
