@@ -442,6 +442,16 @@ def a_padded_encoder_evaluates(specimen: Specimen, setting: Setting) -> bool:
 
 
 @of_modules
+def a_strided_convolution_pads_in_bfloat16(specimen: Specimen, setting: Setting) -> bool:
+    """In bfloat16, a convolution has a stride and padding: some tap may see padding alone."""
+    return specimen.dtype == "bfloat16" and any(
+        node.arguments.get("stride", 1) > 1 and node.arguments.get("padding", 0) != 0
+        for node in specimen.recipe.walk()
+        if "Conv" in node.op
+    )
+
+
+@of_modules
 def channels_are_shuffled(specimen: Specimen, setting: Setting) -> bool:
     """Some layer is a ChannelShuffle."""
     return "ChannelShuffle" in specimen.recipe.ops()
