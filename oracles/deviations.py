@@ -572,6 +572,23 @@ def an_encoder_that_makes_nested_tensors_has_other_layers(
 
 
 @of_modules
+def a_strided_convolution_pads_in_bfloat16(specimen: Specimen, setting: Setting) -> Places | None:
+    """In bfloat16, a convolution has a stride and padding: its weight may meet padding alone."""
+    if specimen.dtype != "bfloat16":
+        return None
+    names = [
+        parameter(name)
+        for use in Flow(specimen.recipe).uses
+        if "Conv" in use.node.op
+        and use.node.arguments.get("stride", 1) > 1
+        and use.node.arguments.get("padding", 0) != 0
+        for name in use.parameters
+        if not name.endswith(".bias")
+    ]
+    return Places(leaves=frozenset(names)) if names else None
+
+
+@of_modules
 def an_encoder_is_given_padding_alone(specimen: Specimen, setting: Setting) -> Places | None:
     """An encoder makes nested tensors of a batch in which every position is padding."""
     return _of(
