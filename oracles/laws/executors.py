@@ -190,7 +190,11 @@ def _executed(draw: random.Random, device: str) -> tuple[str, nn.Module, Any]:
         )
 
 
-@law(source="torch.jit.script; torch.jit.trace; torch.no_grad; notes/autograd", norms=("L5",))
+@law(
+    source="torch.jit.script; torch.jit.trace; torch.no_grad; notes/autograd",
+    norms=("L5",),
+    costly=True,
+)
 def a_layer_that_is_scripted_records_as_the_layer_does(sample: Sample, nest: Nesting) -> None:
     """In each mode, frozen or not, again and again, it records what the layer itself records.
 
@@ -244,7 +248,7 @@ def a_scripted_function_records_under_no_grad_if_it_first_ran_without(sample: Sa
         holds(recorded, f"whether it requires grad, with grad enabled in {modes}", wanted)
 
 
-@law(source="undocumented: torch.jit.ScriptModule (#68340)")
+@law(source="undocumented: torch.jit.ScriptModule (#68340)", costly=True)
 def a_scripted_module_refuses_to_be_frozen_itself(sample: Sample) -> None:
     """requires_grad_ of a scripted module is refused and changes nothing; within another it is obeyed.
 
