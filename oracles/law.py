@@ -113,7 +113,7 @@ class Law:
     everywhere   whether it is tried in every setting of which it speaks. A law whose runs serve no
                  other is tried in some that cover them (see `covering`), but for the laws of
                  devices and of what layers do: what those look for is rare
-    costly       whether it is judged on a quarter of the cases: each begins a process
+    costly       whether it is judged on a quarter of the cases: each begins a process, or compiles
     """
 
     name: str

@@ -180,7 +180,10 @@ def _step(draw: DrawFn, drawing: _Drawing, block: Step) -> Step | None:
         return None
     options, last = _available(drawing), drawing.last(block)
     first, second = drawing.wanted
-    toward = _toward(first if second in options else second, options)
+    aim = first if second in options else second
+    if {first, second} <= SPENDING and len(drawing.weighted(parametrized=True)) < 2:
+        aim = "parametrize"  # each of them takes one away
+    toward = _toward(aim, options)
     usual = [kind for kind in USUAL.get(last, ()) if kind in options]
     if second in options and last == first and draw(upto(3)):
         kind, drawing.wanted = second, _pair(draw)
@@ -610,6 +613,8 @@ NEEDS: Final = {
         ("optimizer", "append", "share", "replace", "remove", "tie", "untie", "forward"), "module"
     ),
 }
+#: Steps that leave nothing for another of them.
+SPENDING: Final = {"unparametrize", "unparametrize_leaving"}
 _KINDS: Final = tuple(DRAWN)
 #: What usually follows: how models are trained, and what is done to them in between.
 USUAL: Final = {

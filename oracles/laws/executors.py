@@ -190,7 +190,11 @@ def _executed(draw: random.Random, device: str) -> tuple[str, nn.Module, Any]:
         )
 
 
-@law(source="torch.jit.script; torch.jit.trace; torch.no_grad; notes/autograd", norms=("L5",))
+@law(
+    source="torch.jit.script; torch.jit.trace; torch.no_grad; notes/autograd",
+    norms=("L5",),
+    costly=True,
+)
 def a_layer_that_is_scripted_records_as_the_layer_does(sample: Sample, nest: Nesting) -> None:
     """In each mode, frozen or not, again and again, it records what the layer itself records.
 
@@ -216,7 +220,35 @@ def a_layer_that_is_scripted_records_as_the_layer_does(sample: Sample, nest: Nes
         equal(out.detach(), wanted.detach(), "the result")
 
 
-@law(source="undocumented: torch.jit.ScriptModule (#68340)")
+def _multiplied() -> Any:
+    """A function that is scripted anew."""
+
+    def multiplied(x: Tensor, y: Tensor) -> Tensor:
+        return torch.tanh(x * y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is deprecated
+        return torch.jit.script(multiplied)
+
+
+@law(source="undocumented: torch.jit.script (#128261)")
+def a_scripted_function_records_under_no_grad_if_it_first_ran_without(sample: Sample) -> None:
+    """Once it ran in grad mode, what it returns under no_grad requires grad as an input does.
+
+    If its first run was under no_grad, it records what any function does.
+    """
+    draw = choices(sample.seed, sample.shape, sample.dtype)
+    function = _multiplied()
+    y = torch.ones(2, device=sample.device, requires_grad=draw.random() < 0.8)
+    modes = [draw.random() < 0.5 for _ in range(4)]
+    for enabled in modes:
+        with torch.set_grad_enabled(enabled):
+            recorded = function(torch.ones(2, device=sample.device), y).requires_grad
+        wanted = y.requires_grad and (enabled or modes[0])
+        holds(recorded, f"whether it requires grad, with grad enabled in {modes}", wanted)
+
+
+@law(source="undocumented: torch.jit.ScriptModule (#68340)", costly=True)
 def a_scripted_module_refuses_to_be_frozen_itself(sample: Sample) -> None:
     """requires_grad_ of a scripted module is refused and changes nothing; within another it is obeyed.
 

@@ -620,6 +620,12 @@ def tracing_copies() -> Undo:
     return put(torch.jit, "trace", trace)
 
 
+@fault("a_scripted_function_records_under_no_grad_if_it_first_ran_without")
+def functions_are_not_scripted() -> Undo:
+    """What is scripted stays the Python function that it is."""
+    return put(torch.jit, "script", lambda function, *rest, **options: function)
+
+
 @fault("a_scripted_module_refuses_to_be_frozen_itself")
 def scripted_modules_are_frozen() -> Undo:
     """requires_grad_() of a scripted module does what it does for others."""
