@@ -119,6 +119,7 @@ class Deviation:
     reason     why, in one sentence
     link       to PyTorch's documentation or issue; "" where none was found
     wide       why it may explain facts in more than a fifth of the cells of a law; "" if not
+    chance     whether its witnesses show it by chance alone: memory that was never written is read
 
     Each law on which it has shown has a witness, a stored case which must still show it:
     corpus/NAME/LAW.json.
@@ -134,6 +135,7 @@ class Deviation:
     torch: str = ""
     link: str = ""
     wide: str = ""
+    chance: bool = False
 
     @cached_property
     def cases(self) -> list[Case]:

@@ -24,6 +24,8 @@ def mended(trial: Trial, note: Callable[[Case], None] = lambda case: None) -> st
             healed.append(f"{deviation.name}: its witness could not be judged: {reason}")
             continue
         shown = _shown(deviation, case, found, trial.register)
+        if shown is None and deviation.chance:
+            continue
         if shown is None:
             healed.append(f"{deviation.name}: its witness no longer shows it")
         else:
