@@ -37,8 +37,10 @@ def main() -> None:
         answer.write(json.dumps(data) + "\n")
         answer.flush()
 
-    job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_input, daemon=True).start()
+    # A forked process closes sys.stdin, and would wait for whoever reads from it here.
+    given, sys.stdin = os.dup(0), open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    job = json.loads(_line(given))
+    threading.Thread(target=_end_with_the_input, args=(given,), daemon=True).start()
     prepare()
     profiles.load(job["profile"])
     if job["fault"]:
@@ -79,8 +81,21 @@ def alarm(judged: Judged, folder: str) -> Alarm:
     )
 
 
-def _end_with_the_input() -> None:
-    sys.stdin.read()
+def _line(given: int) -> bytes:
+    """The first line of the input."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(given, 1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+def _end_with_the_input(given: int) -> None:
+    """End the process when its input ends: whoever started it is gone."""
+    while os.read(given, 4096):
+        pass
     os._exit(1)
 
 
