@@ -49,8 +49,13 @@ def has_one_level(layer: Layer) -> bool:
 
 
 def has_several_levels(layer: Layer) -> bool:
-    """The recurrent layer has num_layers > 1, and is not given a packed sequence."""
-    return layer.node.arguments["num_layers"] > 1 and not layer.node.op.endswith("_packed")
+    """The recurrent layer has num_layers > 1, is not given a packed sequence, and is not of relu.
+
+    What relu returns may be zero whatever it is given.
+    """
+    arguments = layer.node.arguments
+    several = arguments["num_layers"] > 1 and not layer.node.op.endswith("_packed")
+    return several and arguments.get("nonlinearity") != "relu"
 
 
 def renormalises(layer: Layer) -> bool:

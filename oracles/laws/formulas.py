@@ -535,9 +535,12 @@ def recurrent_dropout_does_nothing_to_one_layer(layer: Layer, setting: Setting) 
     having=("RNN", "GRU", "LSTM"),
 )
 def recurrent_dropout_acts_between_layers(layer: Layer, setting: Setting) -> None:
-    """With several layers and dropout=1 the output depends on the input in evaluation alone."""
-    other = "with torch.no_grad():\n    seen = model(x[0].detach())\n"
-    other += "    unseen = model(x[0].detach() * 3 + 1)\n"
+    """With several layers and dropout=1 the output depends on the input in evaluation alone.
+
+    The states that the layer returns as well are of each layer, the first included.
+    """
+    other = "with torch.no_grad():\n    seen, unseen = model(x[0].detach()), model(x[0].detach() * 3 + 1)\n"
+    other += "seen, unseen = (o[0] if isinstance(o, tuple) else o for o in (seen, unseen))\n"
     run = layer.run(setting, prepare="model.n0.dropout = 1.0", after=other)
     every(run.evaluate("torch.equal(seen, unseen)"), setting.training)
 
