@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..history import Step
-from ..things import Leaf, MadeClass, Module, Refusal, Storage, Tensor
+from ..things import Leaf, MadeClass, Module, Refusal, Storage, Tensor, Unsaid
 from .backward import Backward
 
 
@@ -330,10 +331,19 @@ class Modules(Backward):
             if self.goes_astray("a_refused_write_to_an_inference_tensor_is_done"):
                 self.move(original, None)
             raise Refusal("RuntimeError", "requires set_() to be implemented correctly")
+        if any(t.storage is original.storage for t in self.others(original)):
+            # set_() gives it another memory, but the old one and the new go on counting together.
+            raise Unsaid
         original.storage = Storage(original.storage.version + 1, counted=False)
         original.leaf = Leaf(original)  # as where it was parametrized
         self.move(original, None)
         self.do_unparametrize(step)
+
+    def others(self, tensor: Tensor) -> Iterator[Tensor]:
+        """Every tensor but this one that has a name, or is a parameter of what has one."""
+        for value in self.names.values():
+            found = value.named_parameters().values() if isinstance(value, Module) else [value]
+            yield from (t for t in found if isinstance(t, Tensor) and t is not tensor)
 
     def do_untie(self, step: Step) -> None:
         """A layer has a parameter of its own then, which requires grad. Source: nn.Parameter."""
