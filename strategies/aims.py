@@ -35,9 +35,10 @@ from .recipes import layers, modules_with
 
 #: The law for which cases are aimed: it speaks of every setting, and compares every fact of a run.
 LAW: Final = "torch_agrees_with_the_reference"
-#: How many modules are drawn at a time, and how often, until nothing is missing of a class.
-PART: Final = 2
-TRIED: Final = 20
+#: How many modules are drawn at a time, and how often, until nothing is missing of a class. The
+#: first that is drawn is the simplest one each time.
+PART: Final = 3
+TRIED: Final = 30
 TRIPLES: Final = SIZES["triples"]
 
 
