@@ -51,6 +51,11 @@ def can_occur() -> dict[str, frozenset[Combination]]:
     }
 
 
+def is_asked_of(device: str) -> bool:
+    """Whether a run on it must reach what can occur: what looks at values cannot run on meta."""
+    return device != "meta"
+
+
 @dataclass(frozen=True)
 class Aim:
     """Cases of one strategy that reach something.
@@ -70,7 +75,8 @@ def aimed(law: Law, seeded: int, device: str, met: Collection[Combination]) -> I
 
     What is met grows while the cases are judged: one of which nothing is judged is made up for.
     """
-    for layer, possible in can_occur().items() if law.name == LAW else ():
+    aiming = law.name == LAW and is_asked_of(device)
+    for layer, possible in can_occur().items() if aiming else ():
         for place, modules in ((ALONE, layers(layer)), (WITHIN, modules_with(layer))):
             wanted = (c for c in possible if c.place == place)
             already = (c for c in met if c.layer == layer)

@@ -298,6 +298,7 @@ def test_aims_reach_nothing_that_was_met_before() -> None:
     everything = {c for those in aims.can_occur().values() for c in those}
     assert list(aims.aimed(LAWS[aims.LAW], 1, "cpu", everything)) == []
     assert list(aims.aimed(LAWS["freezing_changes_no_value"], 1, "cpu", set())) == []
+    assert list(aims.aimed(LAWS[aims.LAW], 1, "meta", set())) == []
 
 
 def test_the_floor_fails_where_a_strategy_stops_drawing_something(
