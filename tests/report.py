@@ -26,7 +26,6 @@ from oracles.codec import decode
 from oracles.law import LAWS, Law, by_scope
 from oracles.results import SCHEMA, LawResult, Results, Status, table, write
 from strategies import devices
-from strategies.aims import is_asked_of
 from tests.floor import Floor, is_large
 
 PROPERTY = "torchlaws"
@@ -148,7 +147,7 @@ class Reporter:
         """Why a run of all laws does not reach its floor; nothing where it does, or need not."""
         chosen = self.config.getoption("--law") or not is_large()
         names = self.config.getoption("--device") or ["cpu"]
-        asked = not chosen and any(map(is_asked_of, names))
+        asked = not chosen and self.floor.is_asked_of(names)
         coverage = self.floor.coverage() if asked else None
         if coverage is None or any(r.status == "NOT_RUN" for r in self.joined().laws):
             return []

@@ -235,6 +235,11 @@ def test_the_tests_of_a_run_are_taken_together() -> None:
     assert found.short
 
 
+def test_a_run_on_meta_alone_is_not_asked_to_reach_its_floor() -> None:
+    assert not Floor.is_asked_of(["meta"])
+    assert Floor.is_asked_of(["meta", "cpu"])
+
+
 @pytest.mark.parametrize(
     ("large", "status", "met", "fails"),
     [
