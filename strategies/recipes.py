@@ -465,7 +465,7 @@ def _of_class(draw: DrawFn, name: str) -> tuple[_Draft, Kind]:
 def _specimen(draw: DrawFn, draft: _Draft, outputs: tuple[int, ...]) -> Specimen:
     """The module with its seed and a mixture in which the first layer is frozen in part.
 
-    A layer that is frozen as a whole is in the lattice of every specimen.
+    A layer that is frozen as a whole, or not at all, is in the lattice of every specimen.
     """
     (shape,) = draft.inputs
     recipe = Recipe((Input(*shape),), tuple(draft.nodes), outputs)
@@ -482,8 +482,10 @@ def _specimen(draw: DrawFn, draft: _Draft, outputs: tuple[int, ...]) -> Specimen
 
 
 def _part(draw: DrawFn, items: list[Any]) -> tuple[Any, ...]:
-    """Some of these, but not all."""
-    bits = draw(upto(max(2 ** len(items) - 2, 0)))
+    """Some of these, but not all; nothing where there are not several."""
+    if len(items) < 2:
+        return ()
+    bits = 1 + draw(upto(2 ** len(items) - 3))
     return tuple(item for k, item in enumerate(items) if bits >> k & 1)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from oracles.coverage import Combination, Coverage, covered, from_text, to_text
-from strategies.aims import can_occur
+from strategies.aims import can_occur, is_asked_of
 
 PROPERTY: Final = "torchlaws-met"
 
@@ -35,3 +35,8 @@ class Floor:
         if not self.met:
             return None
         return covered(self.met, (c for possible in can_occur().values() for c in possible))
+
+    @staticmethod
+    def is_asked_of(devices: list[str]) -> bool:
+        """Whether a run on these devices must reach what can occur."""
+        return any(map(is_asked_of, devices))

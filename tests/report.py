@@ -145,7 +145,9 @@ class Reporter:
     def short(self) -> list[str]:
         """Why a run of all laws does not reach its floor; nothing where it does, or need not."""
         chosen = self.config.getoption("--law") or not is_large()
-        coverage = None if chosen else self.floor.coverage()
+        names = self.config.getoption("--device") or ["cpu"]
+        asked = not chosen and self.floor.is_asked_of(names)
+        coverage = self.floor.coverage() if asked else None
         if coverage is None or any(r.status == "NOT_RUN" for r in self.joined().laws):
             return []
         return coverage.short
