@@ -419,8 +419,11 @@ def a_changed_probability_acts_at_the_next_forward(layer: Layer, setting: Settin
 
 @law(source="nn.Dropout, p", norms=("H13",), when=training, having=("Dropout",))
 def a_probability_set_to_one_drops_everything(layer: Layer, setting: Setting) -> None:
-    """p is read in forward: set to 1, the layer gives zeros."""
-    run = layer.run(setting, prepare="model.n0.p = 1.0", after="pass")
+    """p is read in forward: set to 1, the layer gives zeros.
+
+    Of an input that does not require grad: in place it would be refused.
+    """
+    run = layer.run(setting.but(inputs=()), prepare="model.n0.p = 1.0", after="pass")
     every(run.evaluate("bool(out[0].any())"), False)
 
 
