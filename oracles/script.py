@@ -90,7 +90,9 @@ def _compared(violation: Violation) -> str:
     functions = [_function("observed", observed, shared), _function("expected", expected, shared)]
     if not any("differentiate(" in f or "weights(" in f for f in functions):
         shared = shared.replace(DIFFERENTIATE, "").rstrip() + "\n"
-    text = "\n\n".join([shared, *functions, _same(), _ASSERT])
+    verdict = _asserted(violation)
+    parts = [shared, *functions, *([_same()] if "same(" in verdict else []), verdict]
+    text = "\n\n".join(parts)
     imports = ["from __future__ import annotations\n", *_imports(text), "from typing import Any\n"]
     text = text.replace("import torch\n", "import torch\nfrom torch import Tensor\n", 1)
     if "import torch\n" not in text:
@@ -108,6 +110,19 @@ _ASSERT: Final = """\
 seen, wanted = observed(), expected()
 assert same(seen, wanted), f"expected {wanted}, observed {seen}"
 """
+#: Where values differ by more than rounding: half of what was seen is far beyond that.
+_ASSERT_CLOSE: Final = """\
+seen, wanted = observed(), expected()
+apart = float((seen - wanted).abs().nan_to_num().max()) if seen.shape == wanted.shape else {most}
+assert apart < {most}, f"expected {{wanted}}, observed {{seen}}"
+"""
+
+
+def _asserted(violation: Violation) -> str:
+    if not violation.ulps:
+        return _ASSERT
+    apart = (violation.observed.value.detach() - violation.expected.value.detach()).to_dense()
+    return _ASSERT_CLOSE.format(most=float(apart.abs().nan_to_num().max()) / 2)
 
 
 def _imports(text: str) -> Iterable[str]:
