@@ -22,7 +22,7 @@ from packaging.version import Version
 
 from . import fast_path
 from .case import Case, read
-from .flow import Flow, Places, Use, parameter
+from .flow import Places, Use, parameter
 from .law import LAWS, RAISED, Violation
 from .machine import ASTRAY
 from .play import played
@@ -31,7 +31,7 @@ from .reference import Prediction, predict
 from .run import in_state, undrawn, unmoved
 from .setting import GradState, Setting, Stack, fold
 from .specimen import Specimen
-from .traits import REPLACED
+from .traits import FORWARD, REPLACED, class_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -301,7 +301,7 @@ def _stacks(case: Case) -> Iterator[Stack]:
 
 
 def _everywhere(case: Case) -> Places:
-    return Flow(case.specimen.recipe).everywhere if case.specimen is not None else Places()
+    return case.specimen.flow.everywhere if case.specimen is not None else Places()
 
 
 @condition
@@ -339,7 +339,7 @@ def the_machine_goes_astray_there(case: Case) -> Places | None:
 
 def _of(specimen: Specimen, sources: Callable[[Use], bool]) -> Places | None:
     """Where the results of these calls go; None where there is none."""
-    flow = Flow(specimen.recipe)
+    flow = specimen.flow
     return flow.of(sources) if any(map(sources, flow.uses)) else None
 
 
@@ -362,7 +362,7 @@ def a_block_is_checkpointed(specimen: Specimen, setting: Setting) -> Places | No
     """Some block is called through torch.utils.checkpoint: the state of its layers."""
     if not any(node.checkpointed for node in specimen.recipe.walk()):
         return None
-    inside = [use for use in Flow(specimen.recipe).uses if use.checkpointed]
+    inside = [use for use in specimen.flow.uses if use.checkpointed]
     return Places(states=frozenset(name for use in inside for name in use.moves()))
 
 
@@ -405,7 +405,12 @@ def an_old_autograd_function_is_used(specimen: Specimen, setting: Setting) -> Pl
 @of_modules
 def a_packed_sequence_is_run(specimen: Specimen, setting: Setting) -> Places | None:
     """A recurrent layer is given a packed sequence."""
-    return _if("GRU_packed" in specimen.recipe.ops())
+    return _if(
+        any(
+            node.op == "GRU_packed" or "lengths" in node.arguments.get(FORWARD, {})
+            for node in specimen.recipe.walk()
+        )
+    )
 
 
 @of_modules
@@ -457,9 +462,8 @@ def a_layer_hands_on_its_input_in_one_mode_only(
 @of_modules
 def an_embedding_has_max_norm(specimen: Specimen, setting: Setting) -> Places | None:
     """Some embedding renormalises the rows that it looks up: its weight, under all its names."""
-    recipe = specimen.recipe
     found = set[str]()
-    uses = Flow(recipe).uses
+    uses = specimen.flow.uses
     weights = {
         name
         for use in uses
@@ -476,7 +480,7 @@ def an_embedding_has_max_norm(specimen: Specimen, setting: Setting) -> Places | 
 def a_layer_draws_randomness_in_evaluation(specimen: Specimen, setting: Setting) -> Places | None:
     """Fractional pooling draws in every mode: what comes after it."""
     pooling = {"FractionalMaxPool2d", "FractionalMaxPool3d"}
-    return _of(specimen, lambda use: use.node.op in pooling)
+    return _of(specimen, lambda use: class_of(use.node.op) in pooling)
 
 
 @of_modules
@@ -489,7 +493,7 @@ def functional_dropout_is_not_told_the_mode(specimen: Specimen, setting: Setting
 @of_modules
 def a_weight_is_tied(specimen: Specimen, setting: Setting) -> Places | None:
     """Two layers share one parameter: the gradients and flags of both names."""
-    uses = Flow(specimen.recipe).uses
+    uses = specimen.flow.uses
     tied = {name for use in uses if use.node.tied is not None for name in use.parameters}
     names = {parameter(n) for n in tied if n.endswith(".weight")}
     for use in uses:
@@ -580,7 +584,7 @@ def a_strided_convolution_pads_in_bfloat16(specimen: Specimen, setting: Setting)
         return None
     names = [
         parameter(name)
-        for use in Flow(specimen.recipe).uses
+        for use in specimen.flow.uses
         if "Conv" in use.node.op
         and use.node.arguments.get("stride", 1) > 1
         and use.node.arguments.get("padding", 0) != 0
@@ -681,7 +685,7 @@ def an_encoder_layer_evaluates_with_another_norm(
 @of_modules
 def a_dropout_takes_what_attention_returns(specimen: Specimen, setting: Setting) -> Places | None:
     """Attention that may be fast is followed by something that draws, in it or after it."""
-    flow = Flow(specimen.recipe)
+    flow = specimen.flow
     after, _ = flow.touched(lambda use: fast_path.attention_may_be_fast(use, setting))
     return _of(
         specimen,

@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any, Final
 
+from .flow import Flow
 from .recipe import DTYPES, Recipe, render
 from .setting import GRADS, Setting
 
@@ -35,6 +36,11 @@ class Specimen:
     def key(self) -> str:
         """What it is known by: equal for equal specimens."""
         return repr(self)
+
+    @cached_property
+    def flow(self) -> Flow:
+        """Which results of its layers go where."""
+        return Flow(self.recipe)
 
     @cached_property
     def lattice(self) -> list[Setting]:

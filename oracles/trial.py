@@ -160,7 +160,7 @@ class Trial:
 
 #: Of one in so many cells it is looked up what the register could explain. A prime: the cells of
 #: a subject come in the order of its settings, which are often a power of two.
-SAMPLED: Final = 31
+SAMPLED: Final = 101
 
 
 class Cell:
