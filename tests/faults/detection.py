@@ -30,7 +30,7 @@ from oracles.law import LAWS, Unsupported, Violation
 from oracles.trial import Trial, forget
 from strategies import parts
 from tests.faults.faults import FAULTS, Fault
-from tests.laws.test_laws import _wanted
+from tests.harness.coverage import unmet, wanted
 
 #: The share of seeds with which a fault must be found.
 SURE: Final = 0.9
@@ -67,11 +67,11 @@ def found(fault: Fault, seed: int, register: Register) -> str:
 
 def _drawn(trial: Trial, seed: int) -> Iterator[Case]:
     """The cases that the main job draws, until it has judged as many as it wants."""
-    wanted = _wanted(trial)
-    for _, drawn in parts(trial.law, trial.layer, seed, trial.device, wanted):
+    enough = wanted(trial)
+    for _, drawn in parts(trial.law, trial.layer, seed, trial.device, enough):
         for fields in drawn:
             yield Case(trial.law.name, trial.device, **fields)
-            if trial.tally.subjects >= wanted:
+            if trial.tally.subjects >= enough and not unmet(trial):
                 return
 
 
