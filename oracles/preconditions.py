@@ -24,7 +24,7 @@ def keeps_no_statistics(layer: Layer) -> bool:
 
 
 def tracks_statistics_and_is_affine(layer: Layer) -> bool:
-    """The layer has running statistics, a weight and a bias."""
+    """The layer has running statistics and an affine map."""
     return tracks_statistics(layer) and bool(layer.node.arguments["affine"])
 
 

@@ -48,6 +48,9 @@ _NEAR: Final = """\
 def near(left, right):
     with torch.no_grad():
         return torch.allclose(left, right, rtol=1e-9, atol=1e-9)
+def mapped(y):
+    y = y if n.weight is None else y * n.weight.reshape(row)
+    return y if n.bias is None else y + n.bias.reshape(row)
 """
 _OBSERVED: Final = f"""\
 {_NEAR}
@@ -58,7 +61,7 @@ mean, variance = x0.mean(dims), x0.var(dims, unbiased=False)
 def normalised(mean, variance):
     with torch.no_grad():
         y = (x0 - mean.reshape(row)) / torch.sqrt(variance.reshape(row) + n.eps)
-        return y * n.weight.reshape(row) + n.bias.reshape(row) if n.affine else y
+        return mapped(y)
 """
 
 
@@ -157,10 +160,12 @@ def gradients_through_batch_norm_are_those_of_its_formula(layer: Layer, setting:
 )
 def gradients_of_the_affine_map_are_those_of_its_formula(layer: Layer, setting: Setting) -> None:
     """dL/dweight sums g * x, normalised as in this mode, over a channel, and dL/dbias sums g."""
+    has_bias = layer.node.arguments.get("bias", True)
     run = layer.in_float64().backward(setting.but(frozen=(), inputs=(0,)), after=_GRADIENT)
     used = "mean, variance" if setting.training else "start.running_mean, start.running_var"
     weight = f"near(n.weight.grad, (g * normal({used})).sum(dims))"
-    every(run.evaluate(weight, "near(n.bias.grad, g.sum(dims))"), True)
+    bias = ("near(n.bias.grad, g.sum(dims))",) if has_bias else ()
+    every(run.evaluate(weight, *bias), True)
 
 
 #: A batch with one value for each channel, or for each channel of an instance.
@@ -211,7 +216,7 @@ average = (1 - m) * start.running_mean + m * x0.mean(dims).mean(0)
 spread = (1 - m) * start.running_var + m * x0.var(dims).mean(0)
 with torch.no_grad():
     y = (x0 - start.running_mean.reshape(row)) / torch.sqrt(start.running_var.reshape(row) + n.eps)
-    y = y * n.weight.reshape(row) + n.bias.reshape(row) if n.affine else y
+    y = mapped(y)
 """
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from . import (  # importing them plants nothing
+    caveats,  # noqa: F401
     checkpoints,  # noqa: F401
     coverage,  # noqa: F401
     flags,  # noqa: F401
@@ -22,14 +21,4 @@ from . import (  # importing them plants nothing
 )
 from .fault import FAULTS, Fault
 
-__all__ = ["FAULTS", "UNPLANTABLE", "Fault"]
-
-#: Laws that no fault can be seen to break, and why.
-UNPLANTABLE: Final = {
-    "a_decorated_coroutine_runs_in_the_mode": (
-        "torch breaks it in every block, and the register excuses its one fact whatever is seen."
-    ),
-    "a_task_has_a_mode_of_its_own": (
-        "torch breaks it in every block, and the register excuses its one fact whatever is seen."
-    ),
-}
+__all__ = ["FAULTS", "Fault"]

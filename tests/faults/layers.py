@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations
 
 from .calls import in_mode
-from .fault import Undo, fault, put, together
+from .fault import Undo, changed, fault, put, together, within
 
 
 def _batch_norm(change: Any) -> Undo:
@@ -52,6 +53,33 @@ def batch_norm_halves_its_gradient_in_evaluation() -> Undo:
         return out if a["training"] else out / 2 + (out / 2).detach()
 
     return _batch_norm(halved)
+
+
+@fault("gradients_of_the_affine_map_are_those_of_its_formula")
+def batch_norm_halves_the_gradient_of_its_weight() -> Undo:
+    """Half of the gradient of the weight of a batch normalisation is lost."""
+
+    def halved(f: Any, a: dict[str, Any]) -> Any:
+        weight = a["weight"]
+        return f(**a | {"weight": None if weight is None else weight / 2 + weight.detach() / 2})
+
+    return _batch_norm(halved)
+
+
+@fault("batch_norm_without_statistics_evaluates_by_the_batch")
+def batch_norm_without_statistics_takes_zero_and_one() -> Undo:
+    """Without running statistics evaluation takes 0 for the mean and 1 for the variance."""
+    kept = _BatchNorm.forward
+
+    def forward(self: Any, x: Tensor) -> Any:
+        if self.training or self.running_mean is not None:
+            return kept(self, x)
+        mean = x.new_zeros(x.shape[1])
+        return functional.batch_norm(
+            x, mean, mean + 1, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+    return put(_BatchNorm, "forward", forward)
 
 
 @fault("a_batch_evaluates_as_its_halves_do")
@@ -134,6 +162,51 @@ def dropout_draws_from_a_generator_of_its_own() -> Undo:
     return put(functional, "dropout", dropout)
 
 
+_DROPOUTS: Final = ("dropout", "dropout1d", "dropout2d", "dropout3d")
+
+
+@fault("a_sure_dropout_drops_all_or_nothing", "a_probability_set_to_one_drops_everything")
+def dropout_divides_by_zero() -> Undo:
+    """With p=1 dropout returns NaN: it drops by multiplying, and scales what it keeps."""
+
+    def dividing(name: str) -> Undo:
+        return changed(
+            functional,
+            name,
+            lambda made, *_: made * float("nan"),
+            lambda input, p=0.5, training=True, *_: training and p == 1,
+        )
+
+    return together(*map(dividing, _DROPOUTS))
+
+
+@fault(
+    "a_probability_set_to_one_drops_everything", "a_changed_probability_acts_at_the_next_forward"
+)
+def dropout_reads_its_probability_when_it_is_made() -> Undo:
+    """nn.Dropout drops with the probability that it was made with, whatever p is later."""
+    kept = nn.Dropout.__init__
+
+    def make(self: Any, p: float = 0.5, *rest: Any, **options: Any) -> None:
+        kept(self, p, *rest, **options)
+        self.made_with = p
+
+    def forward(self: Any, x: Tensor) -> Any:
+        return functional.dropout(x, self.made_with, self.training, self.inplace)
+
+    return together(put(nn.Dropout, "__init__", make), put(nn.Dropout, "forward", forward))
+
+
+@fault("each_forward_draws_a_mask_of_its_own")
+def dropout_draws_the_same_mask_again() -> Undo:
+    """Dropout leaves the generator as it was: each forward drops the same elements."""
+
+    def forked() -> AbstractContextManager[None]:
+        return torch.random.fork_rng(devices=[])
+
+    return together(*(within(functional, name, forked) for name in ("dropout", "alpha_dropout")))
+
+
 @fault("functions_that_are_not_told_draw_in_evaluation")
 def functions_draw_nothing() -> Undo:
     """gumbel_softmax adds no noise, attention and dropout drop nothing."""
@@ -151,6 +224,18 @@ def rrelu_evaluates_with_its_lower_slope() -> Undo:
 
     def rrelu(x: Tensor, lower: float, upper: float, training: bool, *rest: Any) -> Any:
         return kept(x, lower, upper if training else lower / 2, training, *rest)
+
+    return put(functional, "rrelu", rrelu)
+
+
+@fault("the_gradient_of_rrelu_is_its_slope")
+def rrelu_hands_gradients_on_by_its_mean_slope() -> Undo:
+    """The gradient of RReLU is multiplied by the mean of its bounds, whatever slope was drawn."""
+    kept = functional.rrelu
+
+    def rrelu(x: Tensor, lower: float, upper: float, *rest: Any) -> Tensor:
+        flat = functional.leaky_relu(x, (lower + upper) / 2)
+        return kept(x.detach(), lower, upper, *rest) + (flat - flat.detach())
 
     return put(functional, "rrelu", rrelu)
 

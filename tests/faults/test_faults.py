@@ -38,7 +38,7 @@ from oracles.trial import Trial, examples, forget, smallest
 from strategies import cases, drawn_for
 from tests.faults import histories, reports
 from tests.faults.detection import judge_with
-from tests.faults.faults import FAULTS, UNPLANTABLE, Fault
+from tests.faults.faults import FAULTS, Fault
 from tests.faults.plant import VARIABLE, plant
 
 ROOT: Final = Path(__file__).parents[2]
@@ -259,13 +259,8 @@ def test_a_fault_is_well_formed(name: str) -> None:
 
 
 def test_every_law_has_a_planted_fault() -> None:
-    without = sorted(LAWS.keys() - UNPLANTABLE.keys() - broken_first())
+    without = sorted(LAWS.keys() - broken_first())
     assert without == [], f"{len(without)} laws have no fault: {', '.join(without)}"
-
-
-def test_no_law_with_a_fault_is_called_unplantable() -> None:
-    assert sorted(UNPLANTABLE.keys() & broken_first()) == []
-    assert sorted(UNPLANTABLE.keys() - LAWS.keys()) == []
 
 
 def broken_first() -> set[str]:
