@@ -48,9 +48,12 @@ def has_one_level(layer: Layer) -> bool:
     return layer.node.arguments["num_layers"] == 1 and not layer.node.op.endswith("_packed")
 
 
-def has_several_levels(layer: Layer) -> bool:
-    """The recurrent layer has num_layers > 1, and is not given a packed sequence."""
-    return layer.node.arguments["num_layers"] > 1 and not layer.node.op.endswith("_packed")
+def has_several_smooth_levels(layer: Layer) -> bool:
+    """The recurrent layer has num_layers > 1, no ReLU, and is not given a packed sequence."""
+    arguments = layer.node.arguments
+    # A ReLU may give zeros whatever the input.
+    smooth = arguments.get("nonlinearity") != "relu"
+    return smooth and arguments["num_layers"] > 1 and not layer.node.op.endswith("_packed")
 
 
 def renormalises(layer: Layer) -> bool:

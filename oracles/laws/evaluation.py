@@ -54,6 +54,7 @@ def evaluation_draws_no_randomness(subject: Subject, setting: Setting) -> None:
     source="nn.Dropout: 'identity function during evaluation'",
     norms=("D17",),
     when=all_of(evaluating, plain_grad),
+    having=_DRAWING,
 )
 def evaluation_is_deterministic(subject: Subject, setting: Setting) -> None:
     """In evaluation mode a second forward gives the same, whatever the random generator says."""
