@@ -21,6 +21,7 @@ from .recipes import layers, modules_with, recipes, specimens
 from .tensors import samples
 
 __all__ = [
+    "PART",
     "Aim",
     "aimed",
     "cases",
@@ -59,8 +60,8 @@ def drawn_for(law: Law, layer: str = "") -> SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(fields)
 
 
-#: For how many scopes the cases are kept, for the next law of the scope.
-KEPT: Final = 16
+#: How many parts of the cases are kept, for the next law of the scope.
+KEPT: Final = 1000
 _CASES: Final[dict[tuple[Any, ...], tuple[dict[str, Any], ...]]] = {}
 
 
@@ -78,8 +79,11 @@ def cases(law: Law, layer: str, seeded: str, count: int) -> tuple[dict[str, Any]
     return _CASES[key]
 
 
-#: How many cases are drawn at a time.
-PART: Final = 500
+#: How many cases are drawn at a time. After its tenth case Hypothesis draws few anew: most are
+#: made from the last one by repeating a piece of it, and many of those have the same module.
+PART: Final = 10
+#: How many of them are as simple as can be: the same, or nearly, in each part.
+SIMPLE: Final = 2
 #: How often as many cases are drawn as are to be judged, at the most.
 TRIED: Final = 10
 
@@ -90,9 +94,11 @@ def parts(
     """Cases for a law of which so many are to be judged, a part at a time, with its seed.
 
     More than those are there, as a law may find cases out of its scope: stop when it is enough.
+    Each part is of the first PART cases of a property with this seed; those that are simple are in
+    the first part alone.
     """
-    size = min(wanted, PART)
-    for part in range(TRIED * wanted // size):
+    for part in range(TRIED * wanted // PART + 1):
         # Of its own for each class, or all classes would meet the same mixtures of modes.
         seed_of_part = " ".join(map(str, (seeded, part, device, layer))).rstrip()
-        yield seed_of_part, cases(law, layer, seed_of_part, size)
+        made = cases(law, layer, seed_of_part, PART)
+        yield seed_of_part, made[SIMPLE:] if part else made

@@ -26,6 +26,9 @@ _DRAWING: Final = (
     "TransformerDecoderLayer",
 )
 
+#: These, and some with parameters or buffers alone.
+_RANDOM_OR_NOT: Final = (*_DRAWING, "BatchNorm1d", "BatchNorm2d", "Linear", "Conv2d")
+
 
 @law(
     source="nn.BatchNorm1d, running estimates; notes/modules",
@@ -54,6 +57,7 @@ def evaluation_draws_no_randomness(subject: Subject, setting: Setting) -> None:
     source="nn.Dropout: 'identity function during evaluation'",
     norms=("D17",),
     when=all_of(evaluating, plain_grad),
+    having=_RANDOM_OR_NOT,
 )
 def evaluation_is_deterministic(subject: Subject, setting: Setting) -> None:
     """In evaluation mode a second forward gives the same, whatever the random generator says."""

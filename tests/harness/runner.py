@@ -17,7 +17,7 @@ from oracles.deviations import Register, plain_version
 from oracles.law import LAWS, Law, Violation
 from oracles.results import LawResult, Status
 from oracles.trial import Trial, examples, smallest
-from strategies import aimed, drawn_for, parts
+from strategies import PART, aimed, drawn_for, parts
 from strategies.layers.kinds import torch_has
 
 from .coverage import covered, is_large, unmet, wanted
@@ -155,7 +155,7 @@ def _by_chance(trying: Trying, options: Options) -> None:
                     return
         except Violation:
             with suppress(Flaky):  # it does not show each time: then it is shown as it was met
-                shrink(trying, drawn_for(trial.law, trial.layer), seed, len(cases))
+                shrink(trying, drawn_for(trial.law, trial.layer), seed, PART)
             raise
         if trial.tally.not_applicable:
             return

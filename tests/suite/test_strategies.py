@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 from typing import Any
 
 import pytest
@@ -42,7 +42,7 @@ from oracles.specimen import Plan, Specimen
 from oracles.subject import Subject, forget
 from oracles.traits import CLASSES, DROPOUTS, MODE_DEPENDENT, SPARSE, TRAITS, Returns, class_of
 from oracles.trial import Trial
-from strategies import cases, drawn_for, layers, nestings, recipes, samples, specimens
+from strategies import cases, drawn_for, layers, nestings, parts, recipes, samples, specimens
 from strategies.layers import KINDS, Shape
 from strategies.recipes import BUDGET, CHECKPOINT, FEATURES, _Draft
 
@@ -458,6 +458,12 @@ def test_laws_of_one_scope_are_judged_on_the_same_cases() -> None:
     assert other.scope != first.scope
     assert cases(first, "", "seed", 5) != cases(other, "", "seed", 5)
     assert cases(first, "", "seed", 5) != cases(first, "", "another seed", 5)
+
+
+@pytest.mark.parametrize("name", ["evaluation_changes_no_state", "evaluation_is_deterministic"])
+def test_few_of_the_modules_that_a_law_is_judged_on_are_the_same(name: str) -> None:
+    made = (case for _, part in parts(LAWS[name], "", 1, "cpu", 100) for case in part)
+    assert len({repr(case["specimen"].recipe) for case in islice(made, 100)}) >= 90
 
 
 def test_a_property_with_the_same_seed_is_tried_on_the_same_cases() -> None:
