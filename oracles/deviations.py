@@ -396,6 +396,12 @@ def cross_map_lrn_runs_with_grad_enabled_in_inference_mode(
 
 
 @of_modules
+def a_cross_map_lrn_is_there(specimen: Specimen, setting: Setting) -> Places | None:
+    """Some layer is a CrossMapLRN2d."""
+    return _if("CrossMapLRN2d" in specimen.recipe.ops())
+
+
+@of_modules
 def an_old_autograd_function_is_used(specimen: Specimen, setting: Setting) -> Places | None:
     """Some layer has a full backward hook, or is a CrossMapLRN2d."""
     old = "CrossMapLRN2d" in specimen.recipe.ops()

@@ -629,6 +629,12 @@ def _part_source(part: Arguments) -> str:
     return _made("TransformerEncoderLayer", part)
 
 
+def _drops_somewhere(args: Arguments) -> bool:
+    """Whether a dropout in it, or in a custom encoder or decoder, is more than the identity."""
+    custom = (args[key] for key in _CUSTOM if args.get(key) is not None)
+    return any(float(given.get("dropout", 0.1)) > 0.0 for given in (args, *custom))
+
+
 def _transformer(
     call: str,
     makes: str,
@@ -645,7 +651,7 @@ def _transformer(
         parts=lambda args: parts(args).modules,
         drawing=lambda args: parts(args).drawing,
         draws=_drawing_where(lambda args: bool(parts(args).drawing)),
-        differs=_if(lambda args: float(args.get("dropout", 0.1)) > 0.0),
+        differs=_if(_drops_somewhere),
         kernel=lambda args: True,
     )
 
