@@ -88,6 +88,7 @@ class Trial:
     layer       the class of torch.nn that it is tried on, for a law of layers
     everywhere  judge in every setting of which the law speaks, whatever the law says
     tried       how many cells were tried, those out of scope included
+    known       the differences of the subject at hand that were measured
     """
 
     law: Law
@@ -98,6 +99,7 @@ class Trial:
     tally: Tally = field(default_factory=Tally)
     violation: tuple[Case, Violation] | None = None
     tried: int = 0
+    known: list[Measured] = field(default_factory=list)
 
     def judge(self, drawn: Case) -> None:
         """Judge a case in settings of which the law speaks; raise Violation.
@@ -123,6 +125,7 @@ class Trial:
 
     def _judge(self, drawn: Case) -> int:
         judged: list[Setting | None] = []
+        self.known.clear()
         for setting, quantities in cells(self.law, drawn, judged, self.everywhere):
             made = comparisons()
             cell = Cell(self, replace(drawn, setting=setting), quantities)
@@ -161,6 +164,30 @@ class Trial:
 #: Of one in so many cells it is looked up what the register could explain. A prime: the cells of
 #: a subject come in the order of its settings, which are often a power of two.
 SAMPLED: Final = 101
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A difference of a subject that was measured: settings that round alike share it.
+
+    size  in units in the last place; None where it is not one of rounding
+    """
+
+    violation: Violation
+    size: float | None
+
+    def is_of(self, other: Violation) -> bool:
+        """Whether the other one is of the same values."""
+        pairs = (
+            (self.violation.observed, other.observed),
+            (self.violation.expected, other.expected),
+        )
+        return all(a.expression == b.expression and _equal(a.value, b.value) for a, b in pairs)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    dense = all(isinstance(t, torch.Tensor) and not t.is_sparse for t in (a, b))
+    return dense and (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(a, b)
 
 
 class Cell:
@@ -208,7 +235,13 @@ class Cell:
         """Whether values differ by rounding alone."""
         if not can_round(self.quantities):
             return False
-        size = rounded(self.trial.law, self.quantities, place_of(violation), violation)
+        known = self.trial.known
+        found = next((k for k in known if k.is_of(violation)), None)
+        if found is None:
+            size = rounded(self.trial.law, self.quantities, place_of(violation), violation)
+            found = Measured(violation, size)
+            known.append(found)
+        size = found.size
         if size is not None:
             self.ulps = max(size, self.ulps or 0.0)
         return size is not None
