@@ -11,6 +11,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import ModuleType
 from typing import Any, Final
 
@@ -87,6 +88,17 @@ class Node:
     def outputs(self) -> tuple[bool, ...]:
         """For each value it returns, whether gradients flow through it."""
         return self.traits.outputs(self.arguments)
+
+    # Of a transformer these are long to find, and are asked for in each setting.
+    @cached_property
+    def own_parameters(self) -> tuple[str, ...]:
+        """Names of its parameters, below its own path, before any parametrization."""
+        return self.traits.parameters(self.arguments)
+
+    @cached_property
+    def drawing(self) -> tuple[str, ...]:
+        """Which of its parts draw, each in its own mode; "" is the layer itself."""
+        return self.traits.drawing(self.arguments)
 
 
 @dataclass(frozen=True)
@@ -188,7 +200,7 @@ def _is_module(node: Node) -> bool:
 
 def node_parameters(node: Node, path: str) -> list[str]:
     """Names of the parameters of one layer or raw parameter at ``path``."""
-    names = [f"{path}.{name}" if name else path for name in node.traits.parameters(node.arguments)]
+    names = [f"{path}.{name}" if name else path for name in node.own_parameters]
     if node.parametrized:
         names.remove(f"{path}.weight")
         originals = (

@@ -296,7 +296,7 @@ class _Machine:
         """Randomness, state and hooks: they know nothing of the grad mode."""
         prediction, traits, args = self.prediction, node.traits, node.arguments
         # What draws inside of a layer does so in its own mode, whatever that of the layer.
-        inner = [f"{path}.{part}" for part in traits.drawing(args) if part]
+        inner = [f"{path}.{part}" for part in node.drawing if part]
         drawing = any(map(self.setting.trains, inner)) if inner else training
         prediction.draws = max(prediction.draws, traits.draws(args, drawing))
         if node.hooked in ("forward", "forward_pre"):

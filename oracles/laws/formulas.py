@@ -30,6 +30,7 @@ from ..sample import Sample
 from ..setting import (
     Setting,
     all_of,
+    core_grad,
     evaluating,
     grad_enabled,
     plain_grad,
@@ -486,7 +487,7 @@ def a_child_follows_its_own_flag(sample: Sample) -> None:
 @law(
     source="nn.TransformerEncoder, enable_nested_tensor; Fast path",
     norms=("I7",),
-    when=evaluating,
+    when=all_of(evaluating, core_grad),
     given=is_given_a_padding_mask,
     having=("TransformerEncoder",),
 )

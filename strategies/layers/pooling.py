@@ -95,9 +95,11 @@ def _unpoolings(sizes: tuple[int, ...]) -> tuple[tuple[Arguments, tuple[int, ...
     """Windows by which these sizes may be pooled and unpooled, and the sizes to be asked for.
 
     What MaxPool leaves out at the border, MaxUnpool finds again only if it is told the size.
+    Windows do not overlap: where indices are repeated, the page of nn.MaxUnpool2d says that the
+    result is not determined.
     """
     found: list[tuple[Arguments, tuple[int, ...]]] = []
-    for kernel, step, around in ((2, None, 0), (2, 2, 0), (3, 2, 1), (2, 1, 0), (1, None, 0)):
+    for kernel, step, around in ((2, None, 0), (2, 2, 0), (2, 3, 1), (3, 3, 1), (1, None, 0)):
         taken = kernel if step is None else step
         if min(sizes) + 2 * around < kernel:
             continue
