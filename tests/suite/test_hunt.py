@@ -129,7 +129,7 @@ def test_an_interrupted_hunt_leaves_its_run_to_be_redone(tmp_path: Path) -> None
 
 
 def test_a_law_that_dies_hangs_or_crashes_costs_itself_alone(tmp_path: Path) -> None:
-    dying = "a_task_has_a_mode_of_its_own"
+    dying = "tasks_of_a_thread_share_its_mode"
     hanging = "a_decorator_needs_no_parentheses"
     crashing = "leaving_restores_the_mode"
     bodies = {
@@ -236,6 +236,7 @@ def test_two_hunts_do_not_write_to_one_file(tmp_path: Path) -> None:
         records.Store(path)
     first.add(Hunt("the command", "now", KIND))
     assert records.read(path) == first.records
+    first.close()
 
 
 def test_without_the_suite_hunt_says_so(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def changed(node: Node, **fields: object) -> Node:
 ODD: Final = {
     "hands on its input": module(out=0),
     "a truth value": positive(),
+    "a list of parameters": module(Node("ParameterList", (0,), {"sizes": [3]})),
     "an index": module(Node("argmax", (0,))),
     "no parameter": module(Node("Tanh", (0,))),
     "handed on in evaluation": module(Node("Dropout", (0,))),

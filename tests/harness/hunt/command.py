@@ -146,6 +146,7 @@ class Hunting:
         finally:
             places.stop()
             self._clear()
+            self.store.close()
         print(as_text(self.store, self.options.violations))
         if cut_off:
             return 2

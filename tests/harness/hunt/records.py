@@ -201,8 +201,13 @@ class Store:
         try:  # until this process ends
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()
             raise Wrong(f"--out {path}: another hunt writes to it") from None
-        self.records = read(path)
+        try:
+            self.records = read(path)
+        except Wrong:
+            self.close()
+            raise
         complete = "".join(map(_text, path.read_text(encoding="utf-8").splitlines(keepends=True)))
         self.file.truncate(len(complete.encode()))
 
@@ -212,6 +217,11 @@ class Store:
         if self.file is not None:
             self.file.write(line(record))
             self.file.flush()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.file is not None:
+            self.file.close()
 
     def of(self, kind: type[Any]) -> list[Any]:
         """The records of one kind, in their order."""
