@@ -402,6 +402,17 @@ def a_cross_map_lrn_is_there(specimen: Specimen, setting: Setting) -> Places | N
 
 
 @of_modules
+def a_poisson_nll_loss_is_full(specimen: Specimen, setting: Setting) -> Places | None:
+    """Some layer is a PoissonNLLLoss with full=True."""
+    return _if(
+        any(
+            node.op == "PoissonNLLLoss" and node.arguments.get("full", False)
+            for node in specimen.recipe.walk()
+        )
+    )
+
+
+@of_modules
 def an_old_autograd_function_is_used(specimen: Specimen, setting: Setting) -> Places | None:
     """Some layer has a full backward hook, or is a CrossMapLRN2d."""
     old = "CrossMapLRN2d" in specimen.recipe.ops()
@@ -409,11 +420,11 @@ def an_old_autograd_function_is_used(specimen: Specimen, setting: Setting) -> Pl
 
 
 @of_modules
-def a_packed_sequence_is_run(specimen: Specimen, setting: Setting) -> Places | None:
-    """A recurrent layer is given a packed sequence."""
+def memory_of_lengths_is_read(specimen: Specimen, setting: Setting) -> Places | None:
+    """A recurrent layer is given a packed sequence, or some layer is a CTCLoss."""
     return _if(
         any(
-            node.op == "GRU_packed" or "lengths" in node.arguments.get(FORWARD, {})
+            node.op in ("GRU_packed", "CTCLoss") or "lengths" in node.arguments.get(FORWARD, {})
             for node in specimen.recipe.walk()
         )
     )
