@@ -398,7 +398,7 @@ def execute(source: str) -> ModuleType:
     sys.modules[module.__name__] = module
     exec(compile(source, filename, "exec"), module.__dict__)
     _executed[source] = module
-    if len(_executed) > _KEPT:
+    while len(_executed) > _KEPT:
         _, old = _executed.popitem(last=False)
         sys.modules.pop(old.__name__, None)
         linecache.cache.pop(f"<{old.__name__}>", None)

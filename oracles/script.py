@@ -113,8 +113,8 @@ assert same(seen, wanted), f"expected {wanted}, observed {seen}"
 #: Where values differ by more than rounding: half of what was seen is far beyond that.
 _ASSERT_CLOSE: Final = """\
 seen, wanted = observed(), expected()
-same_shape = seen.shape == wanted.shape
-apart = float((seen - wanted).detach().abs().nan_to_num().max()) if same_shape else {most}
+alike = seen.shape == wanted.shape
+apart = float((seen - wanted).detach().abs().nan_to_num().max()) if alike else {most}
 assert apart < {most}, f"expected {{wanted}}, observed {{seen}}"
 """
 

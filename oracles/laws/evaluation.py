@@ -45,7 +45,7 @@ def evaluation_changes_no_state(subject: Subject, setting: Setting) -> None:
     source="nn.Dropout: 'identity function during evaluation'; nn.RReLU",
     norms=("D17", "H1"),
     when=evaluating,
-    having=_DRAWING,
+    having=_RANDOM_OR_NOT,
     everywhere=True,
 )
 def evaluation_draws_no_randomness(subject: Subject, setting: Setting) -> None:

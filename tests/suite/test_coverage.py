@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -257,12 +258,15 @@ def test_a_run_of_all_laws_fails_below_its_floor(
     fails: bool,
     pytestconfig: pytest.Config,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     name = "freezing_changes_no_value"
     monkeypatch.setattr(report, "tried", lambda config: [(name, "", "cpu")])
     monkeypatch.setattr(report, "is_large", lambda: large)
+    monkeypatch.setattr(report, "log_folder", lambda config: tmp_path / "running")
     everything = {c for those in aims.can_occur().values() for c in those}
     reporter = report.Reporter(pytestconfig)
+    reporter.is_worker = False  # though this test may run in a worker of xdist
     reporter.floor.met = {c for c in everything if met in ("", c.frozen)}
     law = LAWS[name]
     told = (law.name, law.theory, law.sentence, law.norms, "cpu", status.value)

@@ -195,7 +195,7 @@ def test_a_bad_case_is_one_line(command: str, text: str, tmp_path: Path) -> None
 
 
 def test_a_case_that_crashes_is_replayed(tmp_path: Path) -> None:
-    case = ROOT / "corpus/tasks_share_the_mode_of_their_thread/a_task_has_a_mode_of_its_own.json"
+    case = ROOT / f"corpus/inference_mode_false_enables_grad_under_no_grad/{CRASHING}.json"
     started = instead("def body(nesting):\n    raise KeyError('no')\n", CRASHING, tmp_path)
     program = (
         f"import instead, sys, oracles.__main__ as m; sys.exit(m.main(['replay', {str(case)!r}]))"
@@ -214,7 +214,7 @@ def test_a_case_that_crashes_is_replayed(tmp_path: Path) -> None:
     assert "KeyError: 'no'" in done.stderr
 
 
-CRASHING = "a_task_has_a_mode_of_its_own"
+CRASHING = "the_innermost_context_decides"
 
 
 def test_what_replay_says_script_shows(tmp_path: Path) -> None:
