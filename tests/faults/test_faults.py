@@ -74,9 +74,7 @@ def register() -> Register:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_fault_is_noticed_and_its_script_shows_it(
-    name: str, tmp_path: Path, run: Run
-) -> None:
+def test_a_fault_is_noticed_and_its_script_shows_it(name: str, tmp_path: Path, run: Run) -> None:
     law = LAWS[FAULTS[name].laws[0]]
     case, violation = small(FAULTS[name], law)
     path = tmp_path / "violation.py"
