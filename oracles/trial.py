@@ -375,12 +375,12 @@ def smallest(
         candidate = replace(case, history=history)
         try:
             violation = replay(candidate)
+            alike = violation is not None and _kind_of_fact(violation) == _kind_of_fact(shown)
+            return violation if violation and alike and wanted(candidate, violation) else None
         except Exception:  # no history any more: a name is used before it is made
             return None
-        alike = violation is not None and _kind_of_fact(violation) == _kind_of_fact(shown)
-        found = violation if violation and alike and wanted(candidate, violation) else None
-        forget()
-        return found
+        finally:
+            forget()
 
     assert case.history is not None
     # Twice: what depends on when something is collected may show once and not again.
