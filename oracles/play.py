@@ -164,11 +164,10 @@ class Played:
         torch.default_generator.manual_seed(self.history.seed)
         watch = Watch(scope)
         scope["look"], scope["refused"] = watch.look, watch.refused
-        silent = {n for n, step in enumerate(self.history.walk()) if step.kind in SILENT}
         rendering = Rendering(
             refused=lambda n: f"refused[{n}] = error\n",
             before=lambda n: "",
-            after=lambda n: "" if n in silent else f"look({n})\n",
+            after=lambda n: "" if n in self._silent else f"look({n})\n",
         )
         source = rendering.source(self.history)
         pool = scope["pool"]
@@ -181,6 +180,11 @@ class Played:
                 error.__traceback__ = None
             scope.clear()
         return watch.shown
+
+    @cached_property
+    def _silent(self) -> set[int]:
+        """The numbers of the steps after which nothing is looked at."""
+        return {n for n, step in enumerate(self.history.walk()) if step.kind in SILENT}
 
     @property
     def reached(self) -> set[tuple[str, ...]]:
@@ -223,13 +227,17 @@ class Played:
     def disorder(self, index: int, wanted: int) -> Violation:
         """Another step came than the one that should: a hook was called, or was not."""
         came = [seen.number for seen in self.shown[: index + 1]]
+        expected = [*came[:index], wanted]
         rendering = Rendering(
             refused=lambda n: "pass\n",
             before=lambda n: "",
-            after=lambda n: f"observed.append({n})\n",
+            after=lambda n: "" if n in self._silent else f"observed.append({n})\n",
         )
         seeded = f"torch.manual_seed({self.history.seed})\nobserved = []\n"
-        asserted = f'assert observed[:{len(came)}] != {came!r}, f"observed {{observed!r}}"\n'
+        asserted = (
+            f"observed = observed[:{len(expected)}]\n"
+            f'assert observed == {expected!r}, f"expected {expected!r}, observed {{observed!r}}"\n'
+        )
         source = f"{PRELUDE}\n{seeded}{rendering.source(self.history)}{asserted}"
         message = f"the steps that came were {came}, but the last should be {wanted}"
         return Violation(message, Term("the steps", came, Script(source, ())), Term("", wanted))
