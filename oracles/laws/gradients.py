@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from math import isfinite
 from typing import Final
 
 import torch
 
-from ..law import law
+from ..law import OutOfScope, law
 from ..preconditions import an_output_requires_grad, something_requires_grad
 from ..relations import absent, agree, agree_with, allows, equal, every, holds, refuses
 from ..sample import Sample
@@ -177,6 +178,8 @@ def gradients_are_slopes(subject: Subject, setting: Setting) -> None:
     wide = subject.in_float64()
     wide.backward(setting)  # where it is refused there is no gradient, and another law says so
     run = wide.run(setting, after=_SLOPES)
+    if not all(map(isfinite, run.scope["differences"])):
+        raise OutOfScope("the loss is not finite: there is no slope to measure")
     every(run.evaluate("min(abs(slope - d) for d in differences) <= 1e-3 * (1 + abs(slope))"), True)
 
 
