@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,9 @@ def test_no_law_is_excused_in_more_than_a_fifth_of_its_cells() -> None:
     for name, (excused, cells, excusable, sampled) in shares.items():
         if name not in wide and cells:
             assert excused <= SHARE * cells, (name, excused, cells)
-            assert excusable <= SHARE * sampled, (name, excusable, sampled)
+            # A sample, of ten cells or so where a law has a thousand: up to three standard errors.
+            chance = 3 * sqrt(SHARE * (1 - SHARE) * sampled)
+            assert excusable <= SHARE * sampled + chance, (name, excusable, sampled)
 
 
 def entry(**changed: Any) -> str:
