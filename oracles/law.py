@@ -112,8 +112,9 @@ class Law:
     since        the first torch version it speaks of, "" for all
     everywhere   whether it is tried in every setting of which it speaks. A law whose runs serve no
                  other is tried in some that cover them (see `covering`), but for the laws of
-                 devices and of what layers do: what those look for is rare
-    costly       whether it is judged on a quarter of the cases: each begins a process, or compiles
+                 devices: what those look for is rare
+    costly       whether it is judged on a quarter of the cases: each begins a process or a thread,
+                 or compiles
     """
 
     name: str

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -101,14 +101,17 @@ def counting_traits(into: Traits) -> Iterator[None]:
         _Ledger.traits = kept
 
 
+_CONTAINERS: Final = (list, tuple, set, frozenset)
+
+
 def _is_something(value: Any, *, even_none: bool = False) -> bool:
     """Whether there is something in a value to compare: a list has what its items have.
 
     even_none  None is something as well: where a law says that there is nothing
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = list(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _CONTAINERS):
         return any(_is_something(item, even_none=even_none) for item in value)
     return even_none or value is not None
 

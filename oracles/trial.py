@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 from zlib import crc32
 
@@ -128,7 +128,7 @@ class Trial:
         self.known.clear()
         for setting, quantities in cells(self.law, drawn, judged, self.everywhere):
             made = comparisons()
-            cell = Cell(self, replace(drawn, setting=setting), quantities)
+            cell = Cell(self, drawn, setting, quantities)
             try:
                 cell.judge()
             except OutOfScope as reason:
@@ -197,9 +197,12 @@ class Cell:
     ulps     the largest difference of rounding; None where there was none
     """
 
-    def __init__(self, trial: Trial, case: Case, quantities: dict[str, Any]) -> None:
+    def __init__(
+        self, trial: Trial, drawn: Case, setting: Setting | None, quantities: dict[str, Any]
+    ) -> None:
         self.trial = trial
-        self.case = case
+        self.drawn = drawn
+        self.setting = setting
         self.quantities = quantities
         self.excused: set[str] = set()
         self.ulps: float | None = None
@@ -207,6 +210,11 @@ class Cell:
         if trial.tried % SAMPLED == 0:
             self.compared = set()
         trial.tried += 1
+
+    @cached_property
+    def case(self) -> Case:
+        """The drawn case in this setting alone."""
+        return replace(self.drawn, setting=self.setting)
 
     def judge(self) -> None:
         """Judge it; raise the first violation that nobody explains."""

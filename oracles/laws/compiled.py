@@ -71,6 +71,7 @@ def _facts(called: Any, model: nn.Sequential, x: Tensor, how: tuple[bool, str, b
     source="torch.compile: 'guards'; Module.train; torch.no_grad; Module.requires_grad_",
     norms=("L7", "L8"),
     since="2.1",
+    costly=True,
 )
 def a_compiled_module_obeys_each_switch_as_it_is_thrown(sample: Sample) -> None:
     """Compiled once, it does what the module does, in whichever order the switches are thrown."""

@@ -26,7 +26,11 @@ def torch_agrees_with_the_reference_machine(history: Played) -> None:
     goes_as_the_machine_says(history, astray())
 
 
-@law(source="torch.no_grad: 'This context manager is thread local'", norms=("B17", "B18"))
+@law(
+    source="torch.no_grad: 'This context manager is thread local'",
+    norms=("B17", "B18"),
+    costly=True,
+)
 def a_program_goes_in_a_new_thread_as_it_does_here(history: Played) -> None:
     """A new thread begins in the default mode: all that a program does there is the same.
 

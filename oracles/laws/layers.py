@@ -21,7 +21,6 @@ from ..traits import Certainty
 @law(
     source="nn.Module and the page of each class; measured where it says nothing",
     norms=("G4", "G14", "G20", "H1", "H7", "I4", "I6", "I8", "J10", "J11", "J12"),
-    everywhere=True,
 )
 def a_layer_does_what_its_traits_claim(layer: Layer, setting: Setting) -> None:
     """A layer draws, moves, writes, hands on, differs and refuses just as its traits claim."""
@@ -49,7 +48,7 @@ def a_layer_does_what_its_traits_claim(layer: Layer, setting: Setting) -> None:
         shows(f"{what} {mode}", sure, run.moving.named(unmoved), True)
     _tells_the_modes_apart(layer, setting)
     _is_the_same_unrecorded(layer, setting)
-    _refuses_single_values(layer, setting)
+    _refuses_single_values(layer)
 
 
 def _tells_the_modes_apart(layer: Layer, setting: Setting) -> None:
@@ -74,10 +73,8 @@ def _is_the_same_unrecorded(layer: Layer, setting: Setting) -> None:
     agree(layer.run(setting).output, recorded)
 
 
-def _refuses_single_values(layer: Layer, setting: Setting) -> None:
-    """Inputs of one value are tried once for each layer: train raises where eval does not."""
-    if setting != Setting():
-        return
+def _refuses_single_values(layer: Layer) -> None:
+    """Of inputs of one value, train refuses some that eval takes."""
     claimed = layer.node.traits.batch(layer.node.arguments)
     sure = Certainty.MAYBE if claimed else Certainty.NEVER
     for smaller in layer.smaller():

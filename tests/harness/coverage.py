@@ -37,11 +37,11 @@ def wanted(trial: Trial) -> int:
     """
     profile = settings.default
     assert profile is not None
-    if Played in trial.law.quantifiers.values():
-        return profile.max_examples * 10  # a history is one cell, and quickly played
+    # A history is one cell, and quickly played.
+    most = profile.max_examples * (10 if Played in trial.law.quantifiers.values() else 1)
     many = len(trial.law.layers) > MANY
     share = 4 if trial.law.costly else 1 if not many else 20 if trial.law.having else 4
-    return max(profile.max_examples // share, 5)
+    return max(most // share, 5)
 
 
 def unmet(trial: Trial) -> str:

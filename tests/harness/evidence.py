@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import traceback
 from pathlib import Path
 from typing import Any
 
-from oracles.case import Case, to_json
+from oracles.case import Case, read, to_json
 from oracles.law import LAWS, Violation
 from oracles.results import Status
 from oracles.script import message, reproduces, script
@@ -54,11 +53,11 @@ def line_of(error: Exception) -> str:
 def kept_case(options: Options, *what: str) -> Path | None:
     """Keep the case that a law, layer and device was judged on when it crashed, if there is one."""
     running = options.running_case(*what)
-    if not running.exists():
+    if not running.exists() or not running.stat().st_size:
         return None
     kept = options.violations.resolve() / f"{label(*what)}.crashed.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(running, kept)
+    kept.write_text(to_json(read(running)), encoding="utf-8")
     return kept
 
 

@@ -112,18 +112,18 @@ def _found(trial: Trial, options: Options) -> _Found:
     too_new = _too_new(trial.law, trial.layer, trial.register.version)
     if too_new:
         return _Found({"status": Status.NOT_APPLICABLE.value, "reason": too_new})
-    trying = Trying(trial, options)
-    try:
-        _draw(trying, options)
-    except Violation:
-        assert trial.violation is not None
-        case, violation = trial.violation
-        if case.history is not None:
-            case, violation = smallest(
-                case, violation, lambda c, v: trial.register.explaining(c, v) is None
-            )
-        return _Found(violated(case, violation, options), case, violation.observed.expression)
-    healed = mended(trial, trying.note)
+    with Trying(trial, options) as trying:
+        try:
+            _draw(trying, options)
+        except Violation:
+            assert trial.violation is not None
+            case, violation = trial.violation
+            if case.history is not None:
+                case, violation = smallest(
+                    case, violation, lambda c, v: trial.register.explaining(c, v) is None
+                )
+            return _Found(violated(case, violation, options), case, violation.observed.expression)
+        healed = mended(trial, trying.note)
     if healed:
         return _Found({"status": Status.MENDED.value, "reason": healed})
     return _Found(covered(trial))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from oracles.case import Case, to_json
+from oracles.case import Case, to_line
 from oracles.law import Unsupported, Violation
 from oracles.trial import Trial
 
@@ -28,12 +28,19 @@ class Trying:
 
     def __init__(self, trial: Trial, options: Options) -> None:
         self.trial = trial
-        self.log = options.running_case(trial.law.name, trial.layer, trial.device)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        path = options.running_case(trial.law.name, trial.layer, trial.device)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.log = path.open("w", encoding="utf-8")
         self.allowed = options.timeout
         self.start = 0.0
         self.known: set[str] = set()
         self.first = 0.0
+
+    def __enter__(self) -> Trying:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.log.close()
 
     def case(self, drawn: dict[str, Any]) -> Case:
         """What was drawn, as a case of the law on the device."""
@@ -41,14 +48,16 @@ class Trying:
 
     def note(self, case: Case) -> None:
         """Write a case down before it runs: if the process dies, this is what killed it."""
-        self.log.write_text(to_json(case), encoding="utf-8")
+        self.log.seek(0)
+        self.log.write(to_line(case))
+        self.log.truncate()
+        self.log.flush()
 
     def judge(self, case: Case) -> None:
         """Judge a case; what torch cannot run is passed over."""
-        text = to_json(case)
         now = time.perf_counter()
         self.start = self.start or now
-        if self.first and now - self.first > self.seconds and text not in self.known:
+        if self.first and now - self.first > self.seconds and to_line(case) not in self.known:
             return
         if not self.first and now - self.start > self.allowed:
             so_far = f"{self.trial.tally.subjects} subjects judged, all as the law says"
@@ -58,7 +67,7 @@ class Trying:
             self.trial.judge(case)
         except Violation:
             self.first = self.first or now
-            self.known.add(text)
+            self.known.add(to_line(case))
             raise
         except Unsupported:
             pass

@@ -491,9 +491,8 @@ def test_laws_that_share_cases_are_judged_one_after_the_other() -> None:
     assert len(starts) == len(set(starts))
 
 
-#: Their runs serve no other law, but what they look for is rare: rounding, what a device does.
+#: Their runs serve no other law, but what they look for is rare: what a device does.
 EVERYWHERE_ALL_THE_SAME = {
-    "a_layer_does_what_its_traits_claim",
     "devices_agree_on_every_fact",
     "devices_agree_on_every_value",
 }

@@ -162,7 +162,8 @@ class Drive:
         """The law that was being judged when the process ended is an alarm."""
         name, layer = self.job["laws"][self.done]
         running = folder / f"{label(name, layer, self.job['device'])}.json"
-        case = json.loads(running.read_text(encoding="utf-8")) if running.exists() else None
+        text = running.read_text(encoding="utf-8") if running.exists() else ""
+        case = json.loads(text) if text else None
         self.alarms.append(Alarm(name, layer, status.value, kind_of(why), why, case))
         self.statuses[status.value] += 1
         self.done += 1
