@@ -119,7 +119,10 @@ class Deviation:
     reason     why, in one sentence
     link       to PyTorch's documentation or issue; "" where none was found
     wide       why it may explain facts in more than a fifth of the cells of a law; "" if not
-    chance     whether its witnesses show it by chance alone: memory that was never written is read
+    chance     whether its witnesses show it by chance, or on some processors: memory that was never
+               written is read
+    fatal      whether the process ends there. Such a case is not run but in a process of its own,
+               and there are no facts
 
     Each law on which it has shown has a witness, a stored case which must still show it:
     corpus/NAME/LAW.json.
@@ -136,6 +139,7 @@ class Deviation:
     link: str = ""
     wide: str = ""
     chance: bool = False
+    fatal: bool = False
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -166,6 +170,10 @@ class Deviation:
         ):
             return False
         return expression in self.explainable(case)
+
+    def acts(self, case: Case) -> bool:
+        """Whether it shows somewhere in a case."""
+        return CONDITIONS[self.condition](case) is not None
 
     def explainable(self, case: Case) -> set[str]:
         """The expressions that it explains in a case; none where it does not act."""
@@ -201,6 +209,11 @@ class Register:
     def explaining(self, case: Case, violation: Violation) -> Deviation | None:
         """The first deviation that describes this violation."""
         found = (d for d in self.in_force(case.device) if d.explains(case, violation))
+        return next(found, None)
+
+    def fatal(self, case: Case) -> Deviation | None:
+        """The first deviation that ends the process in this case."""
+        found = (d for d in self.in_force(case.device) if d.fatal and d.acts(case))
         return next(found, None)
 
     def explainable(self, case: Case) -> set[str]:
@@ -242,7 +255,9 @@ def _entry(data: dict[str, Any]) -> Deviation:
     if made.condition not in CONDITIONS:
         known = ", ".join(sorted(CONDITIONS))
         raise RegisterError(f"deviation {name!r}: no condition {made.condition!r}; known: {known}")
-    if not made.facts and name not in ASTRAY:
+    if made.facts and made.fatal:
+        raise RegisterError(f"deviation {name!r}: where the process ends, no fact is seen")
+    if not made.facts and not made.fatal and name not in ASTRAY:
         raise RegisterError(f"deviation {name!r}: say which facts it explains; {_FACTS}")
     for fact in made.facts:
         for place in re.findall(r"{.*?}", fact):
@@ -592,6 +607,22 @@ def an_encoder_that_makes_nested_tensors_has_other_layers(
             fast_path.makes_nested_tensors(use, setting) and len(fast_path.encoder_layers(use)) > 1
         ),
     )
+
+
+@of_modules
+def a_strided_convolution_dilates_and_pads_in_half_precision(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """In float16 or bfloat16, a convolution has a stride, a dilation and padding."""
+    if specimen.dtype not in ("float16", "bfloat16"):
+        return None
+
+    def skips(node: Node) -> bool:
+        args = node.arguments
+        spread = args.get("stride", 1) > 1 and args.get("dilation", 1) > 1
+        return "Conv" in node.op and spread and args.get("padding", 0) != 0
+
+    return _if(any(map(skips, specimen.recipe.walk())))
 
 
 @of_modules

@@ -104,8 +104,12 @@ class Trial:
     def judge(self, drawn: Case) -> None:
         """Judge a case in settings of which the law speaks; raise Violation.
 
-        Raises Unsupported where this build of torch cannot run the case.
+        Raises Unsupported where this build of torch cannot run the case, or would end the process.
         """
+        fatal = self.register.fatal(drawn)
+        if fatal is not None:
+            self.tally.unsupported += 1
+            raise Unsupported(f"it is not run here: {fatal.name}")
         before, generator = global_state(), torch.get_rng_state()
         judged = 0
         try:

@@ -14,7 +14,7 @@ import torch
 from oracles import deviations
 from oracles.case import Case, to_json
 from oracles.deviations import Deviation, Register, RegisterError, load
-from oracles.law import LAWS, Term, Violation
+from oracles.law import LAWS, Term, Unsupported, Violation
 from oracles.recipe import Input, Node, Recipe
 from oracles.results import Status
 from oracles.results import load as load_results
@@ -142,6 +142,26 @@ def test_what_could_be_excused_is_counted_in_a_sample() -> None:
     assert (trial.tally.sampled, trial.tally.excusable) == (1, 0)
 
 
+def test_a_case_that_ends_the_process_is_not_run() -> None:
+    fatal = replace(DEVIATION, facts=(), fatal=True, torch="")
+    trial = Trial(LAWS[LAW], "cpu", Register((fatal,), "2.13.0"))
+    with pytest.raises(Unsupported, match=f"it is not run here: {fatal.name}"):
+        trial.judge(RENORMALISING)
+    assert (trial.tally.unsupported, trial.tally.cells) == (1, 0)
+    trial.judge(RESTING)
+    assert trial.tally.cells == 1
+
+
+@pytest.mark.parametrize(("chance", "says"), [(True, ""), (False, "no longer ends the process")])
+def test_a_witness_that_no_longer_ends_the_process_is_named(
+    corpus: Path, chance: bool, says: str
+) -> None:
+    fatal = replace(DEVIATION, facts=(), fatal=True, torch="", chance=chance)
+    trial = Trial(LAWS[LAW], "cpu", Register((fatal,), "2.13.0"))
+    assert says in mended(trial)
+    assert not trial.tally.deviating
+
+
 #: In how many cells of a law the register may explain facts without saying why.
 SHARE = 0.2
 
@@ -161,6 +181,10 @@ def test_no_law_is_excused_in_more_than_a_fifth_of_its_cells() -> None:
             assert excusable <= SHARE * sampled + chance, (name, excusable, sampled)
 
 
+def toml(value: Any) -> str:
+    return repr(value).lower() if isinstance(value, bool) else repr(value)
+
+
 def entry(**changed: Any) -> str:
     fields = {
         "name": "embeddings_renormalise",
@@ -169,7 +193,7 @@ def entry(**changed: Any) -> str:
         "basis": "bug",
         "reason": "It rewrites what it looks up.",
     } | changed
-    lines = [f"{name} = {value!r}" for name, value in fields.items() if value is not None]
+    lines = [f"{n} = {toml(value)}" for n, value in fields.items() if value is not None]
     return "\n".join(["[[deviation]]", *lines, ""])
 
 
@@ -198,6 +222,7 @@ def test_a_good_entry_is_read(corpus: Path) -> None:
     ("text", "says"),
     [
         (entry(name="without_a_witness"), "has no witness"),
+        (entry(fatal=True), "where the process ends, no fact is seen"),
         (entry(condition="no_such_condition"), "known: "),
         (entry(basis="rumour"), "basis is one of documented, bug"),
         (entry(facts=None), "say which facts it explains; places are {output}"),
