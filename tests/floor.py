@@ -36,7 +36,7 @@ class Floor:
             return None
         return covered(self.met, (c for possible in can_occur().values() for c in possible))
 
-    @staticmethod
-    def is_asked_of(devices: list[str]) -> bool:
-        """Whether a run on these devices must reach what can occur."""
-        return any(map(is_asked_of, devices))
+    def short(self, devices: list[str]) -> list[str]:
+        """Why a run of all laws on these devices is not enough; nothing where it is."""
+        coverage = self.coverage() if any(map(is_asked_of, devices)) else None
+        return coverage.short if coverage is not None else []

@@ -146,11 +146,9 @@ class Reporter:
         """Why a run of all laws does not reach its floor; nothing where it does, or need not."""
         chosen = self.config.getoption("--law") or not is_large()
         names = self.config.getoption("--device") or ["cpu"]
-        asked = not chosen and self.floor.is_asked_of(names)
-        coverage = self.floor.coverage() if asked else None
-        if coverage is None or any(r.status == "NOT_RUN" for r in self.joined().laws):
+        if chosen or any(r.status == "NOT_RUN" for r in self.joined().laws):
             return []
-        return coverage.short
+        return self.floor.short(names)
 
     def joined(self) -> Results:
         """The results of all workers, in the order of the laws."""

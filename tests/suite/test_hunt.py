@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 from oracles.case import from_json
-from oracles.codec import encode
+from oracles.codec import decode, encode
+from oracles.coverage import occurring
 from tests.harness.hunt import command, records
+from tests.harness.hunt.drive import Drive
 from tests.harness.hunt.places import HERE, Gone
 from tests.harness.hunt.records import Alarm, Died, Hunt, Kind, Record, Run, Started, Wrong, line
 from tests.harness.hunt.summary import groups, shares
@@ -78,6 +80,20 @@ def instead(folder: Path, **bodies: str) -> dict[str, str]:
     (folder / "sitecustomize.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
     paths = [str(folder), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+@pytest.mark.parametrize(
+    ("profile", "patterns", "alarms"), [("ci", [], 2), ("ci", ["layers"], 0), ("dev", [], 0)]
+)
+def test_a_run_below_the_floor_of_coverage_is_an_alarm(
+    profile: str, patterns: list[str], alarms: int
+) -> None:
+    """As the main job fails there: of pairs and of triples too few are met."""
+    job = {"profile": profile, "patterns": patterns, "device": "cpu", "laws": [], "seed": 1}
+    drive = Drive(job | {"worker": HERE})
+    drive.floor.met = set(occurring("Tanh", False))
+    made = decode(tuple[Alarm, ...], drive.run()["alarms"])
+    assert [(a.law, a.status) for a in made] == [("coverage", "NOT_COVERED")] * alarms
 
 
 # --- real hunts ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 
 from oracles.case import to_json
 from oracles.codec import encode
+from oracles.coverage import to_text
 from oracles.deviations import load
 from oracles.results import Status
 from oracles.subject import collect_rarely
@@ -61,6 +62,7 @@ def main() -> None:
         judged = judge(name, layer, job["device"], register, options)
         result = judged.result
         said = {"status": result.status, "subjects": result.subjects, "cells": result.cells}
+        said |= {"met": to_text(judged.met)}
         fails = Status(result.status).fails
         say(**said, alarm=encode(alarm(judged, job["folder"])) if fails else None)
 

@@ -21,8 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from oracles.codec import encode
+from oracles.coverage import from_text
 from oracles.results import Status
+from tests.floor import Floor
+from tests.harness.coverage import CASES
 from tests.harness.options import label
+from tests.harness.profiles import SUBJECTS
 from tests.harness.runner import kind_of
 
 from .records import ROOT, Alarm
@@ -31,6 +35,9 @@ from .records import ROOT, Alarm
 IMPORTED: Final = 300.0
 #: A law that looks at no clock, as it is within one case, is given this many times as long.
 PATIENCE: Final = 2.0
+
+#: What stands in the place of a law where a run does not reach its floor.
+FLOOR: Final = "coverage"
 
 #: The runs of this process that go on now, by the name that was given to them.
 RUNNING: Final[dict[str, Drive]] = {}
@@ -69,6 +76,7 @@ class Drive:
         self.alarms: list[Alarm] = []
         self.statuses: Counter[str] = Counter()
         self.figures: Counter[str] = Counter()
+        self.floor = Floor()
         self.kind: dict[str, Any] = {}
         self.ready = False
         self.stopped = threading.Event()
@@ -85,6 +93,7 @@ class Drive:
             folder = Path(made).resolve()
             while self.done < len(laws):
                 self._with_a_process(folder)
+        self.alarms += self._short()
         return {
             "seed": self.job["seed"],
             "worker": self.job["worker"],
@@ -96,6 +105,13 @@ class Drive:
             "statuses": dict(self.statuses),
             "alarms": encode(self.alarms),
         }
+
+    def _short(self) -> list[Alarm]:
+        """An alarm where a run of all laws does not reach its floor, as in the main job."""
+        if self.job["patterns"] or SUBJECTS[self.job["profile"]] < CASES:
+            return []
+        status, lines = Status.NOT_COVERED.value, self.floor.short([self.job["device"]])
+        return [Alarm(FLOOR, "", status, line.partition(";")[0], line) for line in lines]
 
     def _with_a_process(self, folder: Path) -> None:
         """Judge the laws that are left, until they are or the process ends."""
@@ -153,6 +169,7 @@ class Drive:
             self.kind, self.ready = said["ready"], True
             return
         self.statuses[said["status"]] += 1
+        self.floor.met |= from_text(said["met"])
         self.figures.update(subjects=said["subjects"], cells=said["cells"])
         if said["alarm"] is not None:
             self.alarms.append(Alarm(**said["alarm"]))
