@@ -98,7 +98,6 @@ class Traits:
     unreached       names of the parameters that an output does not come from
     saves_output    whether backward needs the output (so that it must not be written to)
     differs         whether train and eval give other values, with the same randomness
-    kernel          whether another kernel runs where nothing is recorded, so that rounding differs
     batch           whether training refuses one value a channel or instance, and eval does not
     """
 
@@ -118,7 +117,6 @@ class Traits:
     unreached: Callable[[Arguments, int], tuple[str, ...]] = _reached
     saves_output: bool = True
     differs: Callable[[Arguments], Certainty] = _alike
-    kernel: Callable[[Arguments], bool] = _not
     batch: Callable[[Arguments], bool] = _not
 
     @property
@@ -387,7 +385,6 @@ def _recurrent(
         draws=_drawing_where(lambda args: _between_layers(args) and _drops_some(args, 0.0)),
         several=_recurrent_outputs(states),
         differs=_if(lambda args: _between_layers(args) and float(args.get("dropout", 0.0)) > 0.0),
-        kernel=lambda args: True,
     )
 
 
@@ -459,7 +456,6 @@ def _attention(call: str | Callable[[Arguments], str]) -> Traits:
         several=lambda args: (True, True) if _gives_weights(args) else (True,),
         unreached=_not_in_the_weights,
         differs=_if(lambda args: float(args.get("dropout", 0.0)) > 0.0),
-        kernel=lambda args: True,
     )
 
 
@@ -652,7 +648,6 @@ def _transformer(
         drawing=lambda args: parts(args).drawing,
         draws=_drawing_where(lambda args: bool(parts(args).drawing)),
         differs=_if(_drops_somewhere),
-        kernel=lambda args: True,
     )
 
 

@@ -405,8 +405,12 @@ def smallest(
 
 def _kind_of_fact(violation: Violation) -> tuple[str, type]:
     """What was seen, without the names of things, and the type of what was expected."""
-    expression = re.sub(r"\d+|'[^']*'", "", violation.observed.expression)
-    return expression, type(violation.expected.value)
+    return kind_of(violation.observed.expression), type(violation.expected.value)
+
+
+def kind_of(text: str) -> str:
+    """What a text is about, without names and numbers."""
+    return re.sub(r"\d+|'[^']*'", "", text)
 
 
 def witnesses(

@@ -17,7 +17,7 @@ import argparse
 import random
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -28,10 +28,9 @@ from oracles.case import Case
 from oracles.deviations import Register, load
 from oracles.law import LAWS, Unsupported, Violation
 from oracles.trial import Trial, forget
-from strategies import parts
 from tests.faults.faults import FAULTS, Fault
 from tests.harness import profiles
-from tests.harness.coverage import wanted
+from tests.harness.chance import by_chance
 from tests.harness.process import prepare
 
 #: The share of seeds with which a fault must be found.
@@ -58,23 +57,13 @@ def found(fault: Fault, seed: int, register: Register) -> str:
     for layer in (fault.layer,) if fault.layer else law.layers or ("",):
         trial = Trial(law, fault.device, register, layer)
         try:
-            for case in _drawn(trial, seed):
+            for _, case in by_chance(trial, seed):
                 judge_with(fault, trial, case)
         except Violation:
             return "violated"
         except Exception as error:  # a crash is an outcome of the main job as well
             return f"crashed: {type(error).__name__}: {error}".partition("\n")[0]
     return "held"
-
-
-def _drawn(trial: Trial, seed: int) -> Iterator[Case]:
-    """The cases that the main job draws, until it has judged as many as it wants."""
-    count = wanted(trial)
-    for _, drawn in parts(trial.law, trial.layer, seed, trial.device, count):
-        for fields in drawn:
-            yield Case(trial.law.name, trial.device, **fields)
-            if trial.tally.subjects >= count:
-                return
 
 
 def detection(names: Sequence[str], seeds: Sequence[int]) -> dict[str, list[str]]:

@@ -39,11 +39,12 @@ from oracles.law import LAWS, Law, Violation
 from oracles.play import Played
 from oracles.script import script
 from oracles.trial import Trial, examples, forget, smallest
-from strategies import PART, cases, drawn_for, parts
+from strategies import PART, cases, drawn_for
 from tests.faults import histories, reports
 from tests.faults.detection import judge_with
 from tests.faults.faults import FAULTS, UNPLANTABLE, Fault
 from tests.faults.plant import VARIABLE, plant
+from tests.harness.chance import by_chance
 
 ROOT: Final = Path(__file__).parents[2]
 NAMES: Final = sorted(FAULTS)
@@ -144,17 +145,14 @@ def noticed(fault: Fault, law: Law) -> tuple[Case, Violation]:
     if Played in law.quantifiers.values():
         return noticed_over_time(fault, law)
     trial = Trial(law, fault.device, register(), fault.layer)
-    for seed, found in parts(law, fault.layer, SEED, fault.device, CASES):
+    for seed, case in by_chance(trial, SEED, CASES):
         try:
-            for drawn in found:
-                judge_with(fault, trial, Case(law.name, fault.device, **drawn))
+            judge_with(fault, trial, case)
         except Violation:
             with suppress(Violation, Flaky):  # it is shown as it was met last
                 make_small(fault, trial, seed)
             assert trial.violation is not None
             return trial.violation
-        if trial.tally.subjects >= CASES:
-            break
     pytest.fail(f"{fault.name} was not noticed")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from oracles.coverage import Combination
 from oracles.deviations import Register, plain_version
 from oracles.law import LAWS, Law, Violation
 from oracles.results import LawResult, Status
-from oracles.trial import Trial, examples, smallest
-from strategies import PART, aimed, drawn_for, parts
+from oracles.trial import Trial, examples, kind_of, smallest
+from strategies import PART, aimed, drawn_for
 from strategies.layers.kinds import torch_has
 
-from .coverage import covered, is_large, unmet, wanted
+from .chance import by_chance
+from .coverage import covered, is_large
 from .evidence import crashed, kept_case, line_of, violated
 from .options import Options
 from .shrinking import shrink
@@ -64,11 +64,6 @@ def judge(name: str, layer: str, device: str, register: Register, options: Optio
     result = _result(trial, found.fields, time.perf_counter() - start)
     kind = kind_of(found.kind or result.reason)
     return Judged(result, found.case, kind, frozenset(trial.tally.met))
-
-
-def kind_of(text: str) -> str:
-    """What a text is about, without names and numbers."""
-    return re.sub(r"\d+|'[^']*'", "", text)
 
 
 def _result(trial: Trial, found: dict[str, Any], seconds: float) -> LawResult:
@@ -134,31 +129,21 @@ def _draw(trying: Trying, options: Options) -> None:
     trial = trying.trial
     for example in examples(trial.law, trial.device, trial.layer):
         trying.judge(example)
-    _by_chance(trying, options)
+    _as_drawn(trying, options)
     if is_large() and not trial.tally.not_applicable:
         _on_purpose(trying, options)
 
 
-def _by_chance(trying: Trying, options: Options) -> None:
-    """Judge the law on the cases of its scope, until enough of them have been judged.
-
-    More are drawn while something is not met that some of them must meet: that chance missed it in
-    so few says nothing of torch.
-    """
-    trial, enough = trying.trial, wanted(trying.trial)
-    for seed, cases in parts(trial.law, trial.layer, options.seed, trial.device, enough):
+def _as_drawn(trying: Trying, options: Options) -> None:
+    """Judge the law on the cases of its scope, until enough of them have been judged."""
+    trial = trying.trial
+    for seed, case in by_chance(trial, options.seed):
         try:
-            for drawn in cases:
-                trying.judge(trying.case(drawn))
-                # A case of which nothing was judged does not count.
-                if trial.tally.subjects >= enough and not unmet(trial):
-                    return
+            trying.judge(case)
         except Violation:
             with suppress(Flaky):  # it does not show each time: then it is shown as it was met
                 shrink(trying, drawn_for(trial.law, trial.layer), seed, PART)
             raise
-        if trial.tally.not_applicable:
-            return
 
 
 def _on_purpose(trying: Trying, options: Options) -> None:

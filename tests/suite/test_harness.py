@@ -8,9 +8,8 @@ from oracles.deviations import astray, load
 from oracles.history import BLOCKS, SIMPLE
 from oracles.law import LAWS
 from oracles.machine import Machine
-from oracles.trial import Trial, examples
+from oracles.trial import Trial, examples, kind_of
 from tests.harness import coverage, profiles, seeds
-from tests.harness.runner import kind_of
 
 LAW = "torch_agrees_with_the_reference_machine"
 

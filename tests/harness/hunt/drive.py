@@ -23,11 +23,11 @@ from typing import Any, Final
 from oracles.codec import encode
 from oracles.coverage import from_text
 from oracles.results import Status
+from oracles.trial import kind_of
 from tests.floor import Floor
 from tests.harness.coverage import CASES
 from tests.harness.options import label
 from tests.harness.profiles import SUBJECTS
-from tests.harness.runner import kind_of
 
 from .records import ROOT, Alarm
 
