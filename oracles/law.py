@@ -113,8 +113,8 @@ class Law:
     everywhere   whether it is tried in every setting of which it speaks. A law whose runs serve no
                  other is tried in some that cover them (see `covering`), but for the laws of
                  devices: what those look for is rare
-    costly       whether it is judged on a quarter of the cases: each begins a process or a thread,
-                 or compiles
+    costly       whether it is judged on a quarter of the cases: each begins a process, compiles,
+                 or plays a program a second time
     """
 
     name: str

@@ -41,7 +41,7 @@ def a_program_goes_in_a_new_thread_as_it_does_here(history: Played) -> None:
     goes_alike(history, played(elsewhere, history.device), lambda number: number + 1)
 
 
-@law(source="torch.enable_grad: 'if it has been disabled'", norms=("B9",))
+@law(source="torch.enable_grad: 'if it has been disabled'", norms=("B9",), costly=True)
 def enabling_grad_where_it_is_enabled_changes_nothing(history: Played) -> None:
     """A program inside of enable_grad does what it does without, in the default mode.
 

@@ -31,16 +31,20 @@ def is_large() -> bool:
 
 
 def wanted(trial: Trial) -> int:
-    """How many cases: for each class of torch.nn a quarter, where a law speaks of all of them.
+    """How many cases, of each class of torch.nn for a law of layers.
 
-    Where it names many, a twentieth. A quarter as well for a law of which each case is costly.
+    The cases are shared among the classes: each has a quarter at the least, or a twentieth where
+    a law names many. A law of which each case is costly has a quarter as well.
     """
     profile = settings.default
     assert profile is not None
     # A history is one cell, and quickly played.
     most = profile.max_examples * (10 if Played in trial.law.quantifiers.values() else 1)
-    many = len(trial.law.layers) > MANY
-    share = 4 if trial.law.costly else 1 if not many else 20 if trial.law.having else 4
+    classes = max(len(trial.law.layers), 1)
+    if classes > MANY and trial.law.having:
+        share = 20
+    else:
+        share = 4 if trial.law.costly else min(classes, 4)
     return max(most // share, 5)
 
 
