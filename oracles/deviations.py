@@ -618,9 +618,11 @@ def a_strided_convolution_dilates_and_pads_in_half_precision(
         return None
 
     def skips(node: Node) -> bool:
+        if "Conv" not in node.op:
+            return False
         args = node.arguments
         spread = args.get("stride", 1) > 1 and args.get("dilation", 1) > 1
-        return "Conv" in node.op and spread and args.get("padding", 0) != 0
+        return bool(spread and args.get("padding", 0) != 0)
 
     return _if(any(map(skips, specimen.recipe.walk())))
 

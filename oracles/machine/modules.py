@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..history import Step
-from ..things import Leaf, MadeClass, Module, Refusal, Storage, Tensor, Unsaid
+from ..things import Leaf, MadeClass, Module, Optimizer, Refusal, Storage, Tensor, Unsaid
 from .backward import Backward
 
 
@@ -250,7 +250,7 @@ class Modules(Backward):
     def load(self, parameter: Tensor, given: Tensor) -> None:
         """Write the values of one parameter into another."""
         self.writable_here(parameter)
-        parameter.storage.version += 1
+        self.count(parameter)
         if parameter is not given:
             self.move(parameter, None)
 
@@ -301,7 +301,7 @@ class Modules(Backward):
         layer = self.named(step.on)
         self.writable_here(layer.parameters["weight"])
         original = layer.parameters.pop("weight")
-        original.storage.version += 1
+        self.count(original)
         original.leaf = Leaf(original)  # it was set to itself: older graphs end elsewhere
         layer.made = MadeClass()
         held = Module("ParametrizationList", parameters={"original": original})
@@ -342,7 +342,13 @@ class Modules(Backward):
     def others(self, tensor: Tensor) -> Iterator[Tensor]:
         """Every tensor but this one that has a name, or is a parameter of what has one."""
         for value in self.names.values():
-            found = value.named_parameters().values() if isinstance(value, Module) else [value]
+            match value:
+                case Module():
+                    found = list(value.named_parameters().values())
+                case Optimizer():
+                    found = value.parameters
+                case _:
+                    found = [value]
             yield from (t for t in found if isinstance(t, Tensor) and t is not tensor)
 
     def do_untie(self, step: Step) -> None:

@@ -37,7 +37,7 @@ class Optimizers(Modules):
                 self.writable_here(parameter)
             surely = False if parameter.grad == "zero" and optimizer.kind == "SGD" else None
             if not (fused and self.goes_astray("fused_optimizers_count_no_version")):
-                parameter.storage.version += 1
+                self.count(parameter)
             parameter.storage.counted = False
             self.move(parameter, surely)
 

@@ -136,9 +136,11 @@ class Tensors(Modes):
         requiring = any(t.requires_grad for t in inputs)
         if self.recording and requiring and not all(t.inference for t in inputs):
             self.writable(tensor)
+            for other in others:
+                other.history()  # what cannot say its history is refused first
         self.writable_here(tensor)
         node = self.recorded(inputs, saved)
-        tensor.storage.version += 1
+        self.count(tensor)
         if node is not None:
             self.rebase(tensor, node)
         self.move(tensor)
@@ -167,6 +169,10 @@ class Tensors(Modes):
             if self.goes_astray("a_refused_write_to_an_inference_tensor_is_done"):
                 self.move(tensor, None)
             raise unwritable()
+
+    def count(self, tensor: Tensor) -> None:
+        """Count a version, as a write into it does: an inference tensor has none. Source: C."""
+        tensor.storage.version += not tensor.inference
 
     def writable(self, tensor: Tensor) -> None:
         """Refuse to write into a leaf that requires grad, or into a view of which it is unclear."""
