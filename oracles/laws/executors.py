@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..drawing import choices, mode, turns
 from ..law import law
@@ -115,6 +114,8 @@ def a_function_mode_is_shown_the_same_calls_in_every_mode(sample: Sample, nest: 
 @law(source="torch.utils.flop_counter.FlopCounterMode; #126268", since="2.6")
 def flops_are_counted_in_every_mode(sample: Sample, nest: Nesting) -> None:
     """What is counted of a forward is two for each multiplication, in whichever mode it runs."""
+    from torch.utils.flop_counter import FlopCounterMode  # since torch 2.1
+
     for draw in turns(sample.seed, sample.shape, nest.contexts, count=2):
         size, width, height = (1 + draw.randrange(3) for _ in range(3))
         kind = draw.choice(["Linear", "Conv1d", "Conv2d", "several"])

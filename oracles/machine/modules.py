@@ -267,7 +267,9 @@ class Modules(Backward):
             rule = "converting_in_another_mode_makes_half_an_inference_tensor"
             if parameter.inference and not inference and not parameter.writable:
                 parameter.versionless = self.goes_astray(rule)
-            if inference and not parameter.inference:
+            if inference and parameter.versionless:
+                parameter.versionless = False  # an inference tensor, as it was built
+            elif inference and not parameter.inference:
                 parameter.writable = self.goes_astray(rule)
             parameter.inference = inference
         for _, module in self.named(step.on).walk():
