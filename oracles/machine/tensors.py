@@ -151,7 +151,11 @@ class Tensors(Modes):
         if written.retains and written.node is not None:
             written.node.retained.remove(written)
             node.retained.append(written)
-        if written is not tensor:  # what writes into a part of it can be run once
+        if written is not tensor:
+            # It goes on to what the base was, past the view and the hooks on it.
+            if node.inputs and node.inputs[0] is tensor.node:
+                node.inputs[0] = self.edge(written)
+            # What writes into a part of it can be run once.
             node.saved.append(Saved(Storage(), 0, None))
         written.node = node
         rule = "detaching_in_place_does_not_forget_a_retained_gradient"
