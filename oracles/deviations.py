@@ -429,9 +429,13 @@ def a_poisson_nll_loss_is_full(specimen: Specimen, setting: Setting) -> Places |
 
 @of_modules
 def an_old_autograd_function_is_used(specimen: Specimen, setting: Setting) -> Places | None:
-    """Some layer has a full backward hook, or is a CrossMapLRN2d."""
-    old = "CrossMapLRN2d" in specimen.recipe.ops()
-    return _if(old or any(node.hooked == "full_backward" for node in specimen.recipe.walk()))
+    """Some layer has a full backward hook, is a CrossMapLRN2d, or a loss that works in chunks."""
+
+    def is_old(node: Node) -> bool:
+        chunked = node.op == "LinearCrossEntropyLoss" and "options" in node.arguments
+        return node.op == "CrossMapLRN2d" or node.hooked == "full_backward" or chunked
+
+    return _if(any(map(is_old, specimen.recipe.walk())))
 
 
 @of_modules

@@ -304,7 +304,7 @@ class Modules(Backward):
         self.writable_here(layer.parameters["weight"])
         original = layer.parameters.pop("weight")
         self.count(original)
-        original.leaf = Leaf(original)  # it was set to itself: older graphs end elsewhere
+        self.set(original)  # to itself
         layer.made = MadeClass()
         held = Module("ParametrizationList", parameters={"original": original})
         held.children = [Module("Doubled", training=layer.training)]
@@ -337,9 +337,14 @@ class Modules(Backward):
             # set_() gives it another memory, but the old one and the new go on counting together.
             raise Unsaid
         original.storage = Storage(original.storage.version + 1, counted=False)
-        original.leaf = Leaf(original)  # as where it was parametrized
+        self.set(original)
         self.move(original, None)
         self.do_unparametrize(step)
+
+    def set(self, tensor: Tensor) -> None:
+        """After set_() older graphs end elsewhere, but where nothing is dispatched to autograd."""
+        if not self.thread.mode.inference:
+            tensor.leaf = Leaf(tensor)
 
     def others(self, tensor: Tensor) -> Iterator[Tensor]:
         """Every tensor but this one that has a name, or is a parameter of what has one."""
