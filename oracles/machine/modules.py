@@ -250,7 +250,7 @@ class Modules(Backward):
     def load(self, parameter: Tensor, given: Tensor) -> None:
         """Write the values of one parameter into another."""
         self.writable_here(parameter)
-        self.count(parameter)
+        self.count(parameter, given)
         if parameter is not given:
             self.move(parameter, None)
 

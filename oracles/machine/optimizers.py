@@ -37,6 +37,8 @@ class Optimizers(Modules):
                 self.writable_here(parameter)
             surely = False if parameter.grad == "zero" and optimizer.kind == "SGD" else None
             if not (fused and self.goes_astray("fused_optimizers_count_no_version")):
+                if parameter.inference and parameter.writable:
+                    raise Unsaid  # it counts where its gradient is no inference tensor
                 self.count(parameter)
             parameter.storage.counted = False
             self.move(parameter, surely)

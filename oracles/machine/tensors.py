@@ -140,7 +140,7 @@ class Tensors(Modes):
                 other.history()  # what cannot say its history is refused first
         self.writable_here(tensor)
         node = self.recorded(inputs, saved)
-        self.count(tensor)
+        self.count(tensor, *others)
         if node is not None:
             self.rebase(tensor, node)
         self.move(tensor)
@@ -174,9 +174,9 @@ class Tensors(Modes):
                 self.move(tensor, None)
             raise unwritable()
 
-    def count(self, tensor: Tensor) -> None:
-        """Count a version, as a write into it does: an inference tensor has none. Source: C."""
-        tensor.storage.version += not tensor.inference
+    def count(self, tensor: Tensor, *others: Tensor) -> None:
+        """Count a version, as a write does that takes some normal tensor. Source: C."""
+        tensor.storage.version += not all(t.inference for t in (tensor, *others))
 
     def writable(self, tensor: Tensor) -> None:
         """Refuse to write into a leaf that requires grad, or into a view of which it is unclear."""
