@@ -445,9 +445,10 @@ def _hooking(drawing: _Drawing, kind: str) -> Step:
 
 def _takes_hook(tensor: Tensor) -> bool:
     try:
-        return tensor.carries and not (tensor.hooks or (tensor.node and tensor.node.hooks))
-    except Refusal:
+        node = tensor.history()
+    except Refusal:  # a view that cannot say what its history is
         return False
+    return tensor.carries and not (tensor.hooks or (node and node.hooks))
 
 
 def _unhooked(drawing: _Drawing, kind: str) -> Step:
