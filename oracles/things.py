@@ -141,7 +141,9 @@ class Tensor:
         if self.seen != self.storage.version:
             if self.made:
                 raise Refusal("RuntimeError", f"created in {self.made}")
-            self.node = Node(0, [self.base.history() or self.base.leaf])
+            # It goes nowhere where the base was detached in place.
+            goes_on = self.base.carries
+            self.node = Node(0, [self.base.history() or self.base.leaf] if goes_on else [])
             self.seen = self.storage.version
         return self.node
 
