@@ -165,10 +165,9 @@ class Deviation:
         expression = violation.observed.expression
         if not any(p.fullmatch(expression) for p in self._patterns):
             return False
-        if expression == RAISED and not any(
-            p in str(violation.observed.value) for p in self.raised
-        ):
-            return False
+        if expression == RAISED:
+            said = any(phrase in str(violation.observed.value) for phrase in self.raised)
+            return said and any(RAISED in self.explainable(c) for c in _in_each_mode(case))
         return expression in self.explainable(case)
 
     def acts(self, case: Case) -> bool:
@@ -185,6 +184,13 @@ class Deviation:
         """What its facts look like: asked first, as conditions take longer."""
         places = "|".join(re.escape(re.escape(name)) for name in PLACES)
         return [re.compile(re.sub(places, ".*", re.escape(fact))) for fact in self.facts]
+
+
+def _in_each_mode(case: Case) -> Iterator[Case]:
+    """The case, and as it is in the other mode: a step may switch it before something raises."""
+    yield case
+    if case.setting is not None:
+        yield replace(case, setting=case.setting.but(training=not case.setting.training))
 
 
 @dataclass(frozen=True)

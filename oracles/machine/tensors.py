@@ -49,6 +49,7 @@ class Tensors(Modes):
         rule = "nothing_is_recorded_of_inference_tensors_alone"
         if all(t.inference for t in inputs) and self.goes_astray(rule):
             return None
+        edges = [self.edge(t) for t in requiring if t.carries]
         for tensor in saved:
             if tensor.inference:
                 raise Refusal("RuntimeError", "Inference tensors cannot be saved for backward")
@@ -58,7 +59,6 @@ class Tensors(Modes):
             Saved(t.storage, t.storage.version, t if t.history() else None, t if t.made else None)
             for t in saved
         ]
-        edges = [self.edge(t) for t in requiring if t.carries]
         return Node(self.thread.order, edges, kept, thread=self.thread.number)
 
     def versioned(self, tensor: Tensor) -> None:
