@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from hypothesis import given
 
 import strategies
 from oracles import things
-from oracles.case import Case, from_json, to_json
-from oracles.deviations import astray
+from oracles.case import Case, from_json, read, to_json
+from oracles.deviations import CORPUS, astray, load
 from oracles.history import (
     BLOCKS,
     PRELUDE,
@@ -34,6 +35,7 @@ from oracles.laws import histories as laws
 from oracles.machine import ASTRAY, SILENT, Machine
 from oracles.play import Played
 from oracles.things import Refusal
+from oracles.trial import Trial
 from oracles.trial import examples as kept_examples
 from strategies.histories import DEEPEST, DRAWN, STEPS, histories
 from tests.faults.histories import LAW
@@ -179,6 +181,17 @@ def test_every_refusal_is_reached() -> None:
     assert [r for r in REFUSALS if not any(r in phrase for each in kept for phrase in each)] == []
     assert len(set().union(*kept)) == len(kept)
     assert missed <= RARE
+
+
+PROGRAMS = sorted((CORPUS / "programs").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_the_machine_is_right_where_it_once_was_wrong(path: Path) -> None:
+    """Each was found by chance, and made small: see the name for what torch does there."""
+    trial = Trial(LAWS[LAW], "cpu", load())
+    trial.judge(read(path))
+    assert trial.tally.cells == 1
 
 
 #: Refusals that take many histories to be reached by chance.
