@@ -334,10 +334,20 @@ def grad_is_enabled_inside_of_inference_mode(case: Case) -> Places | None:
 
 
 @condition
-def it_runs_in_inference_mode(case: Case) -> Places | None:
-    """Inference mode is on at the end of the stack."""
+def a_transform_runs_in_inference_mode(case: Case) -> Places | None:
+    """A law of torch.func has inference mode on at the end of the stack."""
+    if LAWS[case.law].theory != "functional":
+        return None
     inference = any(fold(stack).inference for stack in _stacks(case))
     return _everywhere(case) if inference else None
+
+
+@condition
+def set_grad_enabled_decorates_where_grad_is_enabled(case: Case) -> Places | None:
+    """Grad is enabled at the end of the stack; or a history goes another way there."""
+    if case.history is not None:
+        return Places()
+    return _if(case.nesting is not None and fold(case.nesting.contexts).grad)
 
 
 @condition

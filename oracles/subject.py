@@ -76,6 +76,14 @@ def lacking(error: BaseException) -> bool:
     return isinstance(error, kinds) and any(phrase in text for phrase in _LACKING)
 
 
+def lacks_option(error: BaseException) -> bool:
+    """Whether building a module raised this as an option of its layers is of a later torch.
+
+    Not so of any other code: what a law writes must not be taken for an option.
+    """
+    return isinstance(error, TypeError) and "got an unexpected keyword argument" in str(error)
+
+
 #: What steps may use besides torch.
 _LIBRARIES: Final = {"copy": copy, "pickle": pickle, "io": io}
 
@@ -166,7 +174,7 @@ class Subject:
         try:
             model, inputs = self.namespace["build"]()
         except Exception as error:
-            if lacking(error):
+            if lacking(error) or lacks_option(error):
                 raise Unsupported(str(error)) from error
             raise
         if not self.start:

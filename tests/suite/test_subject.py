@@ -516,6 +516,15 @@ def test_what_a_build_lacks_is_told_from_a_bug() -> None:
     assert not lacking(AttributeError("'Run' object has no attribute 'outputs'"))
 
 
+def test_an_option_of_a_later_torch_is_unsupported() -> None:
+    node = Node("Linear", (0,), {"in_features": 2, "out_features": 2, "of_a_later_torch": True})
+    with pytest.raises(Unsupported, match="of_a_later_torch"):
+        Subject(Specimen(Recipe((Input((1, 2)),), (node,), (1,))))
+    missing = replace(node, arguments={"in_features": 2})
+    with pytest.raises(TypeError, match="out_features"):
+        Subject(Specimen(Recipe((Input((1, 2)),), (missing,), (1,))))
+
+
 def test_a_subject_on_the_meta_device_shows_no_values() -> None:
     subject = Subject(LIVELY, "meta")
     run = subject.run(Setting())
