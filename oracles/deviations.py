@@ -27,7 +27,7 @@ from .law import LAWS, RAISED, Violation
 from .machine import ASTRAY
 from .play import played
 from .recipe import Node
-from .reference import Prediction, predict
+from .reference import Prediction, buffers, predict
 from .run import in_state, undrawn, unmoved
 from .setting import GradState, Setting, Stack, fold
 from .specimen import Specimen
@@ -347,7 +347,7 @@ def set_grad_enabled_decorates_where_grad_is_enabled(case: Case) -> Places | Non
     """Grad is enabled at the end of the stack; or a history goes another way there."""
     if case.history is not None:
         return Places()
-    return _if(case.nesting is not None and fold(case.nesting.contexts).grad)
+    return _if(case.nesting is not None and fold(as_torch_runs(case.nesting.contexts)).grad)
 
 
 @condition
@@ -380,6 +380,12 @@ def _predicted(specimen: Specimen, setting: Setting) -> Prediction:
 def no_parameter_has_a_gradient(specimen: Specimen, setting: Setting) -> Places | None:
     """Backward gives no parameter a gradient, or there is no parameter."""
     return _if(all(leaf.startswith("x[") for leaf in _predicted(specimen, setting).receives))
+
+
+@of_modules
+def a_module_without_parameters_has_buffers(specimen: Specimen, setting: Setting) -> Places | None:
+    """The module has no parameter, and some buffer."""
+    return _if(not specimen.recipe.parameters() and bool(buffers(specimen.recipe)))
 
 
 @of_modules
@@ -674,6 +680,17 @@ def a_layer_that_may_be_fast_has_a_bias_for_a_mask(
         specimen,
         lambda use: fast_path.has_a_bias(use) and fast_path.may_be_fast(use, setting),
     )
+
+
+@of_modules
+def attention_that_may_be_fast_has_a_bias_for_a_mask(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """Attention to itself is given a floating-point mask with finite values, in evaluation.
+
+    That is nn.MultiheadAttention, or part of an encoder or decoder layer.
+    """
+    return _of(specimen, lambda use: fast_path.attends_to_itself_with_a_bias(use, setting))
 
 
 @of_modules
