@@ -694,6 +694,19 @@ def attention_that_may_be_fast_has_a_bias_for_a_mask(
 
 
 @of_modules
+def attention_without_a_bias_evaluates(specimen: Specimen, setting: Setting) -> Places | None:
+    """Some nn.MultiheadAttention with batch_first has no bias, and is in evaluation."""
+
+    def acts(use: Use) -> bool:
+        args = use.node.arguments
+        without = args.get("batch_first", False) and not args.get("bias", True)
+        attends = use.node.op.startswith("MultiheadAttention")
+        return bool(attends and without and not setting.trains(use.path))
+
+    return _of(specimen, acts)
+
+
+@of_modules
 def a_query_sees_nothing_where_a_layer_may_be_fast(
     specimen: Specimen, setting: Setting
 ) -> Places | None:
