@@ -694,14 +694,13 @@ def attention_that_may_be_fast_has_a_bias_for_a_mask(
 
 
 @of_modules
-def attention_without_a_bias_evaluates(specimen: Specimen, setting: Setting) -> Places | None:
-    """Some nn.MultiheadAttention with batch_first has no bias, and is in evaluation."""
+def attention_with_batch_first_has_no_bias(specimen: Specimen, setting: Setting) -> Places | None:
+    """Some nn.MultiheadAttention with batch_first has no bias: steps of a law may evaluate it."""
 
     def acts(use: Use) -> bool:
         args = use.node.arguments
-        without = args.get("batch_first", False) and not args.get("bias", True)
         attends = use.node.op.startswith("MultiheadAttention")
-        return bool(attends and without and not setting.trains(use.path))
+        return bool(attends and args.get("batch_first", False) and not args.get("bias", True))
 
     return _of(specimen, acts)
 

@@ -309,6 +309,8 @@ class Subject:
 
     def _judged(self, error: Exception, plan: Plan) -> Exception:
         if plan.has_steps:
+            if lacking(error) and self._lacks_in_some_mode(plan):
+                return Unsupported(str(error))
             self.follow(Plan(plan.setting, BACKWARD if plan.backward else ""))
             observed = Term(RAISED, f"{type(error).__name__}: {error}", self.script(plan))
             expected = Term("None", None)
@@ -323,6 +325,12 @@ class Subject:
         plainest = Plan(plan.setting.but(grad=ENABLED, frozen=(), inputs=floating), BACKWARD)
         found = self._execute(plainest)
         return isinstance(found, Exception) and lacking(found)
+
+    def _lacks_in_some_mode(self, plan: Plan) -> bool:
+        """Whether it lacks something in training or evaluation: a step may switch to either."""
+        setting = plan.setting.but(switched=())
+        modes = (Plan(setting.but(training=training)) for training in (True, False))
+        return any(self._lacks(mode) for mode in modes)
 
     def script(self, plan: Plan) -> Script:
         """How to follow a plan with plain torch."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from inspect import signature
 from typing import Any, Final
 
 import torch
@@ -21,6 +20,7 @@ from oracles.deviations import astray
 from oracles.history import MODULES, History, Step
 from oracles.machine import GIVEN, Machine
 from oracles.optimizers import OPTIMIZERS, present
+from oracles.play import ASSIGNS, DECORATES_BARE
 from oracles.setting import CONTEXTS
 from oracles.things import Context, Hook, Module, Optimizer, Refusal, Tensor, Thread, Unsaid
 
@@ -33,9 +33,7 @@ DEEPEST: Final = 6
 
 #: Decorators without parentheses: an old torch has none.
 _BARE: Final = (
-    ("torch.no_grad", "torch.enable_grad", "torch.inference_mode")
-    if "orig_func" in signature(torch.no_grad.__new__).parameters
-    else ()
+    ("torch.no_grad", "torch.enable_grad", "torch.inference_mode") if DECORATES_BARE else ()
 )
 _LEAVING: Final = ("end", "exception", "return", "break")
 _FORMS: Final = ("function", "method", "coroutine", "asynchronous generator")
@@ -555,7 +553,10 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
         for k in ("deepcopy", "pickle", "save_and_load")
     },
     **dict.fromkeys(("load_state_dict", "load_leniently"), (_with_modules, _loading)),
-    "assign_state_dict": (lambda sight: any(not _counts(m) for m in sight.modules), _assigning),
+    "assign_state_dict": (
+        lambda sight: ASSIGNS and any(not _counts(m) for m in sight.modules),
+        _assigning,
+    ),
     "lazy": (_with_tensors, lambda d, kind: Step(kind, d.full(), makes=d.name("m"))),
     **dict.fromkeys(("append", "replace"), (_with_children, _attaching)),
     "share": (_with_children, _sharing),

@@ -110,14 +110,14 @@ def attending(training: bool, **arguments: Any) -> Case:
 
 def test_what_attention_did_once_is_told_by_mode_mask_and_bias() -> None:
     mask = {"key_padding_mask": {"mask": "bias", "rows": [[0, 1], [0, 0]]}, "need_weights": False}
-    biased = "attention_without_a_bias_evaluates"
+    biased = "attention_with_batch_first_has_no_bias"
     masked = "attention_that_may_be_fast_has_a_bias_for_a_mask"
     assert acts(masked, attending(False, forward=mask))
     assert not acts(masked, attending(True, forward=mask))
     assert not acts(masked, attending(False, forward=mask, batch_first=False))
     assert not acts(masked, attending(False))
-    assert acts(biased, attending(False, bias=False))
-    assert not acts(biased, attending(True, bias=False))
+    assert acts(biased, attending(True, bias=False))
+    assert not acts(biased, attending(False, bias=False, batch_first=False))
     assert not acts(biased, attending(False))
 
 

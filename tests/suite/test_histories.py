@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 
 import strategies
-from oracles import things
+from oracles import play, things
 from oracles.case import Case, from_json, to_json
 from oracles.deviations import astray
 from oracles.history import (
@@ -29,7 +29,7 @@ from oracles.history import (
     smaller,
     written,
 )
-from oracles.law import LAWS
+from oracles.law import LAWS, Unsupported
 from oracles.laws import histories as laws
 from oracles.machine import ASTRAY, SILENT, Machine
 from oracles.play import Played
@@ -158,6 +158,18 @@ def test_of_old_versions_set_grad_enabled_does_nothing_where_it_is_entered() -> 
     for rules in (frozenset[str](), frozenset(OLD)):
         *_, last = Machine(rules).play(History(steps))
         assert last.facts["mode"] == (bool(rules), False)
+
+
+def test_a_step_for_which_torch_is_too_old_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = Step("decorated", words=("torch.no_grad", "function"))
+    assign = (Step("module", words=("Tanh",), makes="m0"), Step("assign_state_dict", "m0", ("m0",)))
+    written = Step("decorated", words=("torch.no_grad()", "function"))
+    monkeypatch.setattr(play, "ASSIGNS", False)
+    monkeypatch.setattr(play, "DECORATES_BARE", False)
+    for steps in ((bare,), assign):
+        with pytest.raises(Unsupported, match="too old"):
+            Played(History(steps))
+    assert Played(History((written, Step("generator", words=("", "closed"))))).shown
 
 
 def departures(history: History) -> set[str]:
