@@ -27,7 +27,7 @@ from .law import LAWS, RAISED, Violation
 from .machine import ASTRAY
 from .play import played
 from .recipe import Node
-from .reference import Prediction, predict
+from .reference import Prediction, buffers, predict
 from .run import in_state, undrawn, unmoved
 from .setting import GradState, Setting, Stack, fold
 from .specimen import Specimen
@@ -340,10 +340,20 @@ def grad_is_enabled_inside_of_inference_mode(case: Case) -> Places | None:
 
 
 @condition
-def it_runs_in_inference_mode(case: Case) -> Places | None:
-    """Inference mode is on at the end of the stack."""
+def a_transform_runs_in_inference_mode(case: Case) -> Places | None:
+    """A law of torch.func has inference mode on at the end of the stack."""
+    if LAWS[case.law].theory != "functional":
+        return None
     inference = any(fold(stack).inference for stack in _stacks(case))
     return _everywhere(case) if inference else None
+
+
+@condition
+def set_grad_enabled_decorates_where_grad_is_enabled(case: Case) -> Places | None:
+    """Grad is enabled at the end of the stack; or a history goes another way there."""
+    if case.history is not None:
+        return Places()
+    return _if(case.nesting is not None and fold(as_torch_runs(case.nesting.contexts)).grad)
 
 
 @condition
@@ -376,6 +386,12 @@ def _predicted(specimen: Specimen, setting: Setting) -> Prediction:
 def no_parameter_has_a_gradient(specimen: Specimen, setting: Setting) -> Places | None:
     """Backward gives no parameter a gradient, or there is no parameter."""
     return _if(all(leaf.startswith("x[") for leaf in _predicted(specimen, setting).receives))
+
+
+@of_modules
+def a_module_without_parameters_has_buffers(specimen: Specimen, setting: Setting) -> Places | None:
+    """The module has no parameter, and some buffer."""
+    return _if(not specimen.recipe.parameters() and bool(buffers(specimen.recipe)))
 
 
 @of_modules
@@ -701,6 +717,29 @@ def a_layer_that_may_be_fast_has_a_bias_for_a_mask(
         specimen,
         lambda use: fast_path.has_a_bias(use) and fast_path.may_be_fast(use, setting),
     )
+
+
+@of_modules
+def attention_that_may_be_fast_has_a_bias_for_a_mask(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
+    """Attention to itself is given a floating-point mask with finite values, in evaluation.
+
+    That is nn.MultiheadAttention, or part of an encoder or decoder layer.
+    """
+    return _of(specimen, lambda use: fast_path.attends_to_itself_with_a_bias(use, setting))
+
+
+@of_modules
+def attention_with_batch_first_has_no_bias(specimen: Specimen, setting: Setting) -> Places | None:
+    """Some nn.MultiheadAttention with batch_first has no bias: steps of a law may evaluate it."""
+
+    def acts(use: Use) -> bool:
+        args = use.node.arguments
+        attends = use.node.op.startswith("MultiheadAttention")
+        return bool(attends and args.get("batch_first", False) and not args.get("bias", True))
+
+    return _of(specimen, acts)
 
 
 @of_modules

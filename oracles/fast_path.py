@@ -127,9 +127,9 @@ def _some(mask: Mapping[str, Any]) -> bool:
     return any(any(row) for table in _tables(mask["rows"]) for row in table)
 
 
-def has_a_bias(use: Use) -> bool:
-    """Whether a mask of what is encoded is floating point, with a finite value."""
-    masks = _masks(use, _PADDING + _ATTENDING)
+def has_a_bias(use: Use, names: tuple[str, ...] = _PADDING + _ATTENDING) -> bool:
+    """Whether a mask of these, or of what is encoded, is floating point, with a finite value."""
+    masks = _masks(use, names)
     return any(mask["mask"] == "bias" and _some(mask) for mask in masks)
 
 
@@ -210,6 +210,26 @@ def inner_attention_may_be_fast(
         and given.get("nhead", 1) % 2 == 0
         and not setting.trains(f"{path}.self_attn")
         and where(path)
+        for path, given in _attends_to_itself(use)
+    )
+
+
+def attends_to_itself_with_a_bias(use: Use, setting: Setting) -> bool:
+    """Whether attention to itself adds a finite value of a mask, in evaluation.
+
+    Before torch 2.1 it then took its fast path with an odd number of heads as well.
+    """
+
+    def is_evaluated(path: str, batch_first: bool) -> bool:
+        return batch_first and not setting.trains(path)
+
+    args = use.node.arguments
+    if use.node.op.startswith("MultiheadAttention"):
+        return has_a_bias(use) and is_evaluated(use.path, args.get("batch_first", False))
+    if not has_a_bias(use, _PADDING + _ATTENDING + _DECODED_PADDING + _DECODED):
+        return False
+    return any(
+        is_evaluated(f"{path}.self_attn", given.get("batch_first", False))
         for path, given in _attends_to_itself(use)
     )
 

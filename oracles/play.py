@@ -12,14 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
+from inspect import signature
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from .history import PRELUDE, History, Rendering, reached
-from .law import NotApplicable, Script, Term, Violation
+from .history import PRELUDE, History, Rendering, Step, reached
+from .law import NotApplicable, Script, Term, Unsupported, Violation
 from .machine import SILENT, Machine, Moment
+from .optimizers import present
 from .relations import compared
 
 #: What is compared of a tensor, as it is written; in the order of machine.Tensor.facts.
@@ -146,10 +148,30 @@ _SCOPE: Final[dict[str, Any]] = {
 }
 
 
+#: Whether load_state_dict may assign, and decorators may be written without parentheses.
+ASSIGNS: Final = "assign" in signature(nn.Module.load_state_dict).parameters
+DECORATES_BARE: Final = "orig_func" in signature(torch.no_grad.__new__).parameters
+
+
+def lacks(step: Step) -> bool:
+    """Whether this torch is too old for the step."""
+    if step.kind == "optimizer":
+        return not present(step.words[0], torch.__version__)
+    if step.kind in ("decorated", "generator"):
+        return not (DECORATES_BARE or step.words[0] == "" or step.words[0].endswith(")"))
+    return step.kind == "assign_state_dict" and not ASSIGNS
+
+
 class Played:
-    """A history, played on torch once, and by machines."""
+    """A history, played on torch once, and by machines.
+
+    Raises Unsupported where this torch is too old for one of its steps.
+    """
 
     def __init__(self, history: History, device: str = "cpu") -> None:
+        missing = [step.kind for step in history.walk() if lacks(step)]
+        if missing:
+            raise Unsupported(f"torch {torch.__version__} is too old for {missing[0]!r}")
         self.history = history
         self.device = device
         #: How steps must be refused, by a phrase of the error.

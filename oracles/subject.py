@@ -76,6 +76,14 @@ def lacking(error: BaseException) -> bool:
     return isinstance(error, kinds) and any(phrase in text for phrase in _LACKING)
 
 
+def lacks_option(error: BaseException) -> bool:
+    """Whether building a module raised this as an option of its layers is of a later torch.
+
+    Not so of any other code: what a law writes must not be taken for an option.
+    """
+    return isinstance(error, TypeError) and "got an unexpected keyword argument" in str(error)
+
+
 #: What steps may use besides torch.
 _LIBRARIES: Final = {"copy": copy, "pickle": pickle, "io": io}
 
@@ -166,7 +174,7 @@ class Subject:
         try:
             model, inputs = self.namespace["build"]()
         except Exception as error:
-            if lacking(error):
+            if lacking(error) or lacks_option(error):
                 raise Unsupported(str(error)) from error
             raise
         if not self.start:
@@ -301,6 +309,8 @@ class Subject:
 
     def _judged(self, error: Exception, plan: Plan) -> Exception:
         if plan.has_steps:
+            if lacking(error) and self._lacks_in_some_mode(plan):
+                return Unsupported(str(error))
             self.follow(Plan(plan.setting, BACKWARD if plan.backward else ""))
             observed = Term(RAISED, f"{type(error).__name__}: {error}", self.script(plan))
             expected = Term("None", None)
@@ -315,6 +325,12 @@ class Subject:
         plainest = Plan(plan.setting.but(grad=ENABLED, frozen=(), inputs=floating), BACKWARD)
         found = self._execute(plainest)
         return isinstance(found, Exception) and lacking(found)
+
+    def _lacks_in_some_mode(self, plan: Plan) -> bool:
+        """Whether it lacks something in training or evaluation: a step may switch to either."""
+        setting = plan.setting.but(switched=())
+        modes = (Plan(setting.but(training=training)) for training in (True, False))
+        return any(self._lacks(mode) for mode in modes)
 
     def script(self, plan: Plan) -> Script:
         """How to follow a plan with plain torch."""

@@ -16,9 +16,11 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
+from oracles.deviations import astray
 from oracles.history import MODULES, History, Step
-from oracles.machine import ASTRAY, GIVEN, Machine
+from oracles.machine import GIVEN, Machine
 from oracles.optimizers import OPTIMIZERS, present
+from oracles.play import ASSIGNS, DECORATES_BARE
 from oracles.setting import CONTEXTS
 from oracles.things import Context, Hook, Module, Optimizer, Refusal, Tensor, Thread, Unsaid
 
@@ -29,7 +31,10 @@ STEPS: Final = 40
 #: How many blocks lie in each other at the most: Python refuses 20, and some are written as three.
 DEEPEST: Final = 6
 
-_BARE: Final = ("torch.no_grad", "torch.enable_grad", "torch.inference_mode")
+#: Decorators without parentheses: an old torch has none.
+_BARE: Final = (
+    ("torch.no_grad", "torch.enable_grad", "torch.inference_mode") if DECORATES_BARE else ()
+)
 _LEAVING: Final = ("end", "exception", "return", "break")
 _FORMS: Final = ("function", "method", "coroutine", "asynchronous generator")
 _ENDINGS: Final = ("exhausted", "closed", "collected")
@@ -162,7 +167,7 @@ def histories(draw: DrawFn, steps: int = STEPS, wanted: tuple[str, str] | None =
     wanted  two kinds of steps, one of which is to follow the other at once; drawn if not given
     """
     root = Step("")
-    drawing = _Drawing(draw, wanted or _pair(draw), steps, Machine(frozenset(ASTRAY)), draw)
+    drawing = _Drawing(draw, wanted or _pair(draw), steps, Machine(astray()), draw)
     drawing.machine.bodies = drawing.steps
     with suppress(Unsaid):
         for _ in drawing.machine.run(drawing.steps(root)):
@@ -549,7 +554,10 @@ DRAWN: Final[dict[str, tuple[Weight, Maker]]] = {
         for k in ("deepcopy", "pickle", "save_and_load")
     },
     **dict.fromkeys(("load_state_dict", "load_leniently"), (_with_modules, _loading)),
-    "assign_state_dict": (lambda sight: any(not _counts(m) for m in sight.modules), _assigning),
+    "assign_state_dict": (
+        lambda sight: ASSIGNS and any(not _counts(m) for m in sight.modules),
+        _assigning,
+    ),
     "lazy": (_with_tensors, lambda d, kind: Step(kind, d.full(), makes=d.name("m"))),
     **dict.fromkeys(("append", "replace"), (_with_children, _attaching)),
     "share": (_with_children, _sharing),

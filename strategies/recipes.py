@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
+from torch.nn.utils import parametrizations
 
 from oracles.recipe import Input, Node, Recipe, node_parameters
 from oracles.setting import Setting
@@ -31,9 +32,13 @@ _DTYPES: Final = ("float32",) * 4 + ("float64",) * 3 + ("bfloat16", "float16", "
 _SIZES: Final = ((2,), (3,))
 #: What a law may ask for beside kinds of nodes: something that is done to the first node.
 CHECKPOINT: Final = "checkpoint"
+#: Parametrizations that this torch has.
+_NORMS: Final = tuple(
+    name for name in ("weight_norm", "spectral_norm") if hasattr(parametrizations, name)
+)
 FEATURES: Final = {
     "hooked": ("forward", "forward_pre"),
-    "parametrized": ("weight_norm", "spectral_norm"),
+    "parametrized": _NORMS,
 }
 _FEATURED: Final = {
     "hooked": ("Linear", "ReLU", "Dropout"),
@@ -183,7 +188,7 @@ def _extra(
         # layer views of them, which may not be written into.
         useless = kind.integer or arguments.get("inplace", False)
         return {} if useless and extra == "full_backward" else {"hooked": extra}
-    if extra in ("weight_norm", "spectral_norm") and kind.op in _WEIGHTED and draft.dtype in WIDE:
+    if extra in _NORMS and kind.op in _WEIGHTED and draft.dtype in WIDE:
         return {"parametrized": extra}
     return {}
 

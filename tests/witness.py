@@ -20,6 +20,7 @@ from oracles.deviations import CORPUS, HERE, Deviation, unchecked
 from oracles.law import LAWS, Law, OutOfScope, Unsupported, Violation
 from oracles.trial import cells, forget, smallest, violations
 from strategies import drawn_for
+from strategies.layers.kinds import torch_has
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +36,8 @@ def find(deviation: Deviation, law: Law) -> Case | None:
     """The smallest case of the law that shows the deviation."""
     if not law.over_layers:
         return _find(deviation, law, "", 3000)
-    found = (_find(deviation, law, layer, 60) for layer in law.layers)
+    here = (layer for layer in law.layers if torch_has(layer))
+    found = (_find(deviation, law, layer, 60) for layer in here)
     return next((case for case in found if case is not None), None)
 
 

@@ -133,6 +133,7 @@ class _Shortening(torch.nn.Module):
 @law(
     source="torch.utils.checkpoint, determinism_check: 'the shapes, dtypes, and devices'",
     norms=("K6",),
+    since="2.1",
 )
 def a_checkpoint_notices_that_another_shape_is_computed(sample: Sample) -> None:
     """What backward computes in another mode is refused where its metadata tell it apart."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from functools import cache
 from typing import Final
 
 import torch
+from torch import nn
 
 from ..law import law
 from ..optimizers import DECAYING, OPTIMIZERS, PARTICULAR, present, takes
@@ -13,7 +15,7 @@ from ..preconditions import a_parameter_receives_a_gradient, an_output_requires_
 from ..relations import absent, agree, agree_with, every
 from ..setting import Setting, all_of, partly_frozen, plain_grad, unfrozen
 from ..specimen import DEFAULT_MODE
-from ..subject import Subject
+from ..subject import Subject, lacking
 from ..traits import PARAMETRIC, SPARSE
 
 _ANY = {**OPTIMIZERS, **DECAYING, **PARTICULAR}
@@ -25,11 +27,27 @@ def _some(subject: Subject, table: dict[str, str]) -> list[str]:
     """Two of the optimizers that take its parameters, others for other subjects, as statements."""
     dtype = subject.specimen.dtype
     fit = [n for n in table if present(n, torch.__version__) and takes(n, dtype)]
+    fit = [n for n in fit if _computes(table[n], dtype)]
     if not subject.has_values:
         fit = [n for n in fit if n in ("SGD_decaying", "AdamW_decaying")]
     first = zlib.crc32(subject.specimen.key.encode()) % len(fit)
     chosen = fit[first], fit[first - len(fit) // 2]
     return [f"optimizer = {table[n].format('model.parameters()')}\n" for n in chosen]
+
+
+@cache
+def _computes(written: str, dtype: str) -> bool:
+    """Whether this torch has what a step of the optimizer computes, for this type."""
+    given = nn.Parameter(torch.ones(2, dtype=getattr(torch, dtype)))
+    given.grad = torch.ones_like(given)
+    scope = {"torch": torch, "nn": nn, "given": given}
+    try:
+        exec(f"optimizer = {written.format('[given]')}\n{_STEP}", scope)
+    except RuntimeError as error:
+        if lacking(error):
+            return False
+        raise
+    return True
 
 
 @law(

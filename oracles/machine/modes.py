@@ -37,6 +37,14 @@ class Modes(Player):
             return saved
         return replace(self.thread.mode, grad=saved.grad)
 
+    def decorated(self, written: str) -> None:
+        """Decorating does nothing until the call. Source: B, decorators."""
+        if "set_grad_enabled" in written:
+            inside = self.entered(written)
+            differs = inside != self.thread.mode
+            if differs and self.goes_astray("set_grad_enabled_switches_where_it_is_made"):
+                self.thread.mode = inside
+
     def in_with(self, step: Step) -> Course:
         """A block restores the mode however it is left. Source: B, context managers."""
         saved, written = self.thread.mode, step.words[0]
@@ -53,6 +61,7 @@ class Modes(Player):
     def in_decorated(self, step: Step) -> Course:
         """A decorator covers the call and nothing outside of it. Source: B."""
         written, form = step.words
+        self.decorated(written)
         saved = self.thread.mode
         inside = self.entered(written)
         late = form in ("coroutine", "asynchronous generator")
@@ -69,6 +78,7 @@ class Modes(Player):
         A generator that is not decorated leaves its own blocks open while it is suspended.
         """
         written = step.words[0]
+        self.decorated(written)
         course = self.inner(step)
         # One that is left early is not resumed after the last time that it was suspended.
         left = _suspensions(step) if step.body and step.words[1] != "exhausted" else None
@@ -205,7 +215,10 @@ class Modes(Player):
         if not early or (again and not astray):
             context.saved.append(self.thread.mode)
         context.active, context.used = context.active + 1, True
-        self.thread.mode = self.entered(context.written)
+        inside = self.entered(context.written)
+        late = early and inside != self.thread.mode
+        if not (late and self.goes_astray("set_grad_enabled_switches_where_it_is_made")):
+            self.thread.mode = inside
 
     def do_leave(self, step: Step) -> None:
         """Leaving by hand restores what was there on entering. Source: B."""

@@ -27,6 +27,7 @@ ASTRAY: Final = (
     "fused_optimizers_write_to_inference_tensors",
     "fused_optimizers_count_no_version",
     "copies_of_a_parametrized_module_share_their_class",
+    "set_grad_enabled_switches_where_it_is_made",
 )
 
 

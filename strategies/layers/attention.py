@@ -8,7 +8,19 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from oracles.traits import NAMED
 
-from .kinds import WIDE, Arguments, Shape, kind, maybe, pick, size, upto
+from .kinds import (
+    WIDE,
+    Arguments,
+    Shape,
+    forward_takes,
+    kind,
+    maybe,
+    pick,
+    size,
+    takes,
+    torch_has,
+    upto,
+)
 
 _MASKS = ("bool", "-inf", "bias")
 #: What forward is given: nothing half of the time, then padding, a mask, both, and causal masks.
@@ -88,6 +100,11 @@ def _masks(
     return given
 
 
+def _taken(name: str, given: Arguments) -> Arguments:
+    """What forward of this class takes: that of an old torch has fewer hints."""
+    return {option: value for option, value in given.items() if forward_takes(name, option)}
+
+
 def _batch_and_length(shape: Shape, batch_first: bool) -> tuple[int, int]:
     if len(shape.sizes) == 2:
         return 1, shape.sizes[0]
@@ -164,6 +181,8 @@ _ACTIVATIONS: tuple[Any, ...] = (
         for made in ("ReLU()", "GELU()", "GELU(approximate='tanh')", "PReLU()")
     ),
 )
+#: Norms after the layers of a stack.
+_NORMS = tuple(name for name in ("LayerNorm", "RMSNorm") if torch_has(name))
 _ENCODER_MASKS = {
     "TransformerEncoderLayer": ("src_key_padding_mask", "src_mask", "is_causal"),
     "TransformerEncoder": ("src_key_padding_mask", "mask", "is_causal"),
@@ -185,7 +204,7 @@ def _layer(draw: DrawFn, shape: Shape) -> Arguments:
             arguments["activation"] = pick(draw, _ACTIVATIONS)
         case 7:
             arguments["layer_norm_eps"] = 0.1
-        case 8:
+        case 8 if takes("TransformerEncoderLayer", "bias"):
             arguments["bias"] = False
         case 9:
             arguments["batch_first"] = False
@@ -238,8 +257,7 @@ def _stack(draw: DrawFn, shape: Shape) -> Arguments:
     """Layers and, now and then, a norm after them."""
     arguments = _layer(draw, shape) | {"num_layers": size(draw, most=2)}
     if maybe(draw):
-        width = shape.sizes[-1]
-        arguments["norm"] = {NAMED: f"nn.{pick(draw, ('LayerNorm', 'RMSNorm'))}({width})"}
+        arguments["norm"] = {NAMED: f"nn.{pick(draw, _NORMS)}({shape.sizes[-1]})"}
     return arguments
 
 
@@ -307,7 +325,8 @@ def decoder(draw: DrawFn, shape: Shape) -> Arguments:
     arguments = _without_prelu(_stack(draw, shape))
     last = arguments["num_layers"] - 1
     arguments = _with_replacements(draw, arguments, encodes=False, path=f"layers.{last}.")
-    return arguments | {"forward": _for_decoder(draw, shape, arguments)}
+    given = _for_decoder(draw, shape, arguments)
+    return arguments | {"forward": _taken("TransformerDecoder", given)}
 
 
 def _for_decoder(draw: DrawFn, shape: Shape, arguments: Arguments) -> Arguments:
@@ -332,4 +351,4 @@ def transformer(draw: DrawFn, shape: Shape) -> Arguments:
     given: Arguments = {}
     for names in (_SRC, _TGT, _MEMORY):
         given |= _masks(draw, shape, first, heads or 99, names)
-    return arguments | layers | {"forward": given}
+    return arguments | layers | {"forward": _taken("Transformer", given)}

@@ -5,17 +5,32 @@ from __future__ import annotations
 from functools import cache
 from itertools import product
 
+import torch
 from hypothesis.strategies import DrawFn
+from torch.nn import functional
 
 from .kinds import ALL, FLOATS, Arguments, Maker, Shape, kind, maybe, pick, size
 
 
 @cache
-def _windows(least: int, channels: int) -> tuple[Arguments, ...]:
-    """Options of a convolution of which the smallest size of space is ``least``, simplest first."""
+def _wraps_unbatched() -> bool:
+    """Whether this torch pads what is not batched by wrapping it around."""
+    try:
+        functional.pad(torch.zeros(1, 2), (1, 1), mode="circular")
+    except RuntimeError:
+        return False
+    return True
+
+
+@cache
+def _windows(least: int, channels: int, wraps: bool) -> tuple[Arguments, ...]:
+    """Options of a convolution of which the smallest size of space is ``least``, simplest first.
+
+    wraps  whether its input may be padded by wrapping it around
+    """
     found: list[Arguments] = [{"kernel_size": 3, "padding": 1}, {"kernel_size": 1}]
     of_channels = (1, channels) if channels > 1 else (1,)
-    ways = ("zeros", "zeros", "reflect", "replicate", "circular")
+    ways = ("zeros", "zeros", "reflect", "replicate", *(("circular",) if wraps else ()))
     paddings: tuple[int | str, ...] = (1, 0, 2, "same")
     for kernel, padding, step, apart, groups, way in product(
         (3, 2, 1), paddings, (1, 2), (1, 2), of_channels, ways
@@ -59,8 +74,11 @@ def _space(n: int, *, transposed: bool = False, lazy: bool = False) -> Maker:
 
     def make(draw: DrawFn, shape: Shape) -> Arguments:
         channels, sizes = shape.sizes[-n - 1], shape.sizes[-n:]
-        windows = _transposed_windows if transposed else _windows
-        window = pick(draw, windows(min(sizes), channels))
+        if transposed:
+            window = pick(draw, _transposed_windows(min(sizes), channels))
+        else:
+            wraps = len(shape.sizes) == n + 2 or _wraps_unbatched()
+            window = pick(draw, _windows(min(sizes), channels, wraps))
         arguments: Arguments = {"first": list(shape.sizes)} if lazy else {"in_channels": channels}
         arguments |= {"out_channels": size(draw) * window.get("groups", 1), **window}
         if transposed and window.get("stride", 1) > 1 and maybe(draw):

@@ -173,6 +173,12 @@ def takes(name: str, option: str) -> bool:
     return torch_has(name) and option in signature(attrgetter(name)(torch.nn)).parameters
 
 
+@cache
+def forward_takes(name: str, option: str) -> bool:
+    """Whether forward of this class has that option in this torch."""
+    return torch_has(name) and option in signature(attrgetter(name)(torch.nn).forward).parameters
+
+
 def given(**arguments: Any) -> Arguments:
     """Arguments, without those that are None."""
     return {name: value for name, value in arguments.items() if value is not None}

@@ -95,6 +95,39 @@ def test_an_error_is_explained_by_its_words() -> None:
     assert not refusing.explains(RENORMALISING, violation("raised", "RuntimeError: no memory"))
 
 
+def acts(name: str, case: Case) -> bool:
+    """Whether the condition of this name holds."""
+    return deviations.CONDITIONS[name](case) is not None
+
+
+def attending(training: bool, **arguments: Any) -> Case:
+    """One nn.MultiheadAttention, of which the number of heads is odd."""
+    given = {"embed_dim": 3, "num_heads": 3, "batch_first": True, "dropout": 0.0, "bias": True}
+    node = Node("MultiheadAttention", (0,), given | arguments)
+    recipe = Recipe((Input((2, 2, 3)),), (node,), (1,))
+    return Case(LAW, specimen=Specimen(recipe), setting=Setting(training=training))
+
+
+def test_what_attention_did_once_is_told_by_mode_mask_and_bias() -> None:
+    mask = {"key_padding_mask": {"mask": "bias", "rows": [[0, 1], [0, 0]]}, "need_weights": False}
+    biased = "attention_with_batch_first_has_no_bias"
+    masked = "attention_that_may_be_fast_has_a_bias_for_a_mask"
+    assert acts(masked, attending(False, forward=mask))
+    assert not acts(masked, attending(True, forward=mask))
+    assert not acts(masked, attending(False, forward=mask, batch_first=False))
+    assert not acts(masked, attending(False))
+    assert acts(biased, attending(True, bias=False))
+    assert not acts(biased, attending(False, bias=False, batch_first=False))
+    assert not acts(biased, attending(False))
+
+
+def test_a_deviation_of_old_versions_is_not_in_force_today() -> None:
+    old = {d.name for d in load().deviations if d.in_force("cpu", "2.0.1")}
+    today = {d.name for d in load().deviations if d.in_force("cpu", "2.13.0")}
+    assert "attention_takes_a_bias_for_a_mask" in old - today
+    assert "a_checkpoint_saves_its_inputs_even_if_nothing_requires_grad" in today - old
+
+
 def judged(register: Register) -> Trial:
     trial = Trial(LAWS[LAW], "cpu", register, everywhere=True)
     trial.judge(RENORMALISING)

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 
 import strategies
-from oracles import things
+from oracles import play, things
 from oracles.case import Case, from_json, read, to_json
 from oracles.deviations import CORPUS, astray, load
 from oracles.history import (
@@ -30,7 +30,7 @@ from oracles.history import (
     smaller,
     written,
 )
-from oracles.law import LAWS
+from oracles.law import LAWS, Unsupported
 from oracles.laws import histories as laws
 from oracles.machine import ASTRAY, SILENT, Machine
 from oracles.play import Played
@@ -122,8 +122,13 @@ def until_all_is_met() -> Iterator[Sequence[History]]:
         yield strategies.drawn(histories(), f"more {more}", len(many()))
 
 
+#: Rules on which old versions alone go another way.
+OLD = {"set_grad_enabled_switches_where_it_is_made"}
+
+
 def test_each_departure_is_registered_and_noticed() -> None:
-    assert astray() == set(ASTRAY)
+    assert astray("2.13.0") == set(ASTRAY) - OLD
+    assert astray("2.0.1") >= OLD
     fired: Counter[str] = Counter()
     rare = {
         "detaching_in_place_does_not_forget_a_retained_gradient",
@@ -136,6 +141,37 @@ def test_each_departure_is_registered_and_noticed() -> None:
             break
     print(fired)
     assert set(ASTRAY) - set(fired) <= rare
+
+
+@pytest.mark.parametrize(("kind", "form"), [("decorated", "function"), ("generator", "closed")])
+def test_of_old_versions_set_grad_enabled_lasts_where_it_decorates(kind: str, form: str) -> None:
+    step = Step(kind, words=("torch.set_grad_enabled(False)", form))
+    for rules in (frozenset[str](), frozenset(OLD)):
+        *_, last = Machine(rules).play(History((step,)))
+        assert last.facts["mode"] == (not rules, False)
+
+
+def test_of_old_versions_set_grad_enabled_does_nothing_where_it_is_entered() -> None:
+    steps = (
+        Step("context", words=("torch.set_grad_enabled(False)",), makes="c0"),
+        Step("set_grad_enabled", words=("True",)),
+        Step("enter", "c0"),
+    )
+    for rules in (frozenset[str](), frozenset(OLD)):
+        *_, last = Machine(rules).play(History(steps))
+        assert last.facts["mode"] == (bool(rules), False)
+
+
+def test_a_step_for_which_torch_is_too_old_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = Step("decorated", words=("torch.no_grad", "function"))
+    assign = (Step("module", words=("Tanh",), makes="m0"), Step("assign_state_dict", "m0", ("m0",)))
+    written = Step("decorated", words=("torch.no_grad()", "function"))
+    monkeypatch.setattr(play, "ASSIGNS", False)
+    monkeypatch.setattr(play, "DECORATES_BARE", False)
+    for steps in ((bare,), assign):
+        with pytest.raises(Unsupported, match="too old"):
+            Played(History(steps))
+    assert Played(History((written, Step("generator", words=("", "closed"))))).shown
 
 
 def departures(history: History) -> set[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
+from oracles.laws.optimizers import _computes
 from oracles.optimizers import DECAYING, LEFT_OUT, OPTIMIZERS, PARTICULAR, present, takes
 
 ALL = {**OPTIMIZERS, **DECAYING, **PARTICULAR}
@@ -47,3 +49,16 @@ def test_some_take_real_numbers_or_wide_ones_alone() -> None:
     assert not takes("Adam_fused", "complex64")
     assert not takes("LBFGS", "float16")
     assert takes("LBFGS", "complex64")
+
+
+def test_a_step_for_which_torch_has_no_kernel_is_not_tried() -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("\"addcdiv_cpu_out\" not implemented for 'Half'")
+
+    _computes.cache_clear()
+    try:
+        assert _computes(OPTIMIZERS["SGD"], "float16")
+        with mock.patch.object(torch.optim.Adam, "step", refuse):
+            assert not _computes(OPTIMIZERS["Adam"], "float16")
+    finally:
+        _computes.cache_clear()

@@ -460,6 +460,26 @@ def test_a_step_that_raises_is_a_violation() -> None:
     assert "1 / 0" in caught.value.observed.script.statements
 
 
+def test_a_step_for_which_this_build_lacks_something_is_unsupported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("\"bernoulli_scalar_cpu_\" not implemented for 'Half'")
+
+    dropout = Node("Dropout", (0,), {"p": 0.5})
+    subject = Subject(Specimen(Recipe((Input((2, 2)),), (dropout,), (1,))))
+    step = "model.train(); model(*x)"
+    assert subject.run(Setting(training=False), after=step).out
+    # Only where the module lacks it by itself, in some mode: what a step alone raises is told.
+    lacking = "raise RuntimeError('it is not supported')"
+    with pytest.raises(Violation, match="a step raised"):
+        subject.run(Setting(training=False), after=lacking)
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: refuse() if self.training else x)
+    subject = Subject(subject.specimen)
+    with pytest.raises(Unsupported, match="bernoulli"):
+        subject.run(Setting(training=False), after=step)
+
+
 def test_the_lattice_has_the_extremes_and_the_mixture() -> None:
     for specimen in (RICH, LIVELY, *running_specimens(60)):
         settings = specimen.lattice
@@ -514,6 +534,15 @@ def test_what_a_build_lacks_is_told_from_a_bug() -> None:
     # Not torch's: a mistake in a law or a verb must not be counted as a lack of torch.
     assert not lacking(AttributeError("'NoneType' object has no attribute 'shape'"))
     assert not lacking(AttributeError("'Run' object has no attribute 'outputs'"))
+
+
+def test_an_option_of_a_later_torch_is_unsupported() -> None:
+    node = Node("Linear", (0,), {"in_features": 2, "out_features": 2, "of_a_later_torch": True})
+    with pytest.raises(Unsupported, match="of_a_later_torch"):
+        Subject(Specimen(Recipe((Input((1, 2)),), (node,), (1,))))
+    missing = replace(node, arguments={"in_features": 2})
+    with pytest.raises(TypeError, match="out_features"):
+        Subject(Specimen(Recipe((Input((1, 2)),), (missing,), (1,))))
 
 
 def test_a_subject_on_the_meta_device_shows_no_values() -> None:
