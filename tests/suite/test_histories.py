@@ -55,6 +55,7 @@ REFUSALS = sorted(
         and len(node.args) == 2
         and isinstance(node.args[1], ast.Constant)
     }
+    - {"_inference_mode_raii_guard"}  # of old versions alone
 )
 
 
@@ -163,6 +164,14 @@ def test_of_old_versions_loading_resets_a_counter_that_is_not_given() -> None:
     for rules in (frozenset[str](), frozenset(OLD)):
         *_, last = Machine(rules).play(History(steps))
         assert last.facts["m0#"] == (int(not rules),)
+
+
+def test_of_old_versions_inference_mode_entered_again_is_left_once() -> None:
+    made = Step("context", words=("torch.inference_mode()",), makes="c0")
+    steps = (made, *(Step(kind, "c0") for kind in ("enter", "enter", "leave", "leave")))
+    for version in ("2.13.0", "2.0.1"):
+        *_, last = Machine(astray(version)).play(History(steps))
+        assert (last.refusal is not None) is (version == "2.0.1")
 
 
 def test_of_old_versions_set_grad_enabled_does_nothing_where_it_is_entered() -> None:
