@@ -395,6 +395,12 @@ def a_module_without_parameters_has_buffers(specimen: Specimen, setting: Setting
 
 
 @of_modules
+def a_layer_has_sparse_gradients(specimen: Specimen, setting: Setting) -> Places | None:
+    """Some embedding has sparse=True."""
+    return _if(any(node.arguments.get("sparse", False) for node in specimen.recipe.walk()))
+
+
+@of_modules
 def a_block_is_checkpointed(specimen: Specimen, setting: Setting) -> Places | None:
     """Some block is called through torch.utils.checkpoint: the state of its layers."""
     if not any(node.checkpointed for node in specimen.recipe.walk()):

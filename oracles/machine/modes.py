@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..history import Step
 from ..setting import GradState
-from ..things import Context, Hook, Thread
+from ..things import Context, Hook, Refusal, Thread
 from .playing import Course, Moment, Pause, Player, Unnamed
 
 
@@ -226,6 +226,9 @@ class Modes(Player):
         if not context.active:
             raise LookupError(f"{step.on} is left before it is entered: nothing is said of that")
         context.active -= 1
+        spent = "inference_mode" in context.written and not context.saved
+        if spent and self.goes_astray("inference_mode_entered_again_is_left_once"):
+            raise Refusal("AttributeError", "_inference_mode_raii_guard")
         if context.saved:
             self.thread.mode = self.left(context.written, context.saved[-1])
         if len(context.saved) > 1 or "inference_mode" in context.written:

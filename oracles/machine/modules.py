@@ -222,6 +222,12 @@ class Modules(Backward):
             if self.may_write(counter) or self.goes_astray(rule):
                 module.counted = given.counted
             buffers += [] if module.statistics is None else [module.statistics]
+        elif (
+            module.counted
+            and (self.may_write(counter) or rule in self.astray)
+            and self.goes_astray("loading_resets_a_counter_that_is_not_given")
+        ):
+            module.counted = 0
         refused = Refusal("RuntimeError", "Inplace update to inference tensor")
         return [refused for buffer in buffers if not self.may_write(buffer)]
 

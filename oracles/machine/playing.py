@@ -28,6 +28,8 @@ ASTRAY: Final = (
     "fused_optimizers_count_no_version",
     "copies_of_a_parametrized_module_share_their_class",
     "set_grad_enabled_switches_where_it_is_made",
+    "loading_resets_a_counter_that_is_not_given",
+    "inference_mode_entered_again_is_left_once",
 )
 
 

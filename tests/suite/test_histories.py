@@ -57,6 +57,7 @@ REFUSALS = sorted(
         and len(node.args) == 2
         and isinstance(node.args[1], ast.Constant)
     }
+    - {"_inference_mode_raii_guard"}  # of old versions alone
 )
 
 
@@ -123,7 +124,10 @@ def until_all_is_met() -> Iterator[Sequence[History]]:
 
 
 #: Rules on which old versions alone go another way.
-OLD = {"set_grad_enabled_switches_where_it_is_made"}
+SWITCHES = "set_grad_enabled_switches_where_it_is_made"
+RESETS = "loading_resets_a_counter_that_is_not_given"
+LEAVES = "inference_mode_entered_again_is_left_once"
+OLD = {SWITCHES, RESETS, LEAVES}
 
 
 def test_each_departure_is_registered_and_noticed() -> None:
@@ -149,6 +153,27 @@ def test_of_old_versions_set_grad_enabled_lasts_where_it_decorates(kind: str, fo
     for rules in (frozenset[str](), frozenset(OLD)):
         *_, last = Machine(rules).play(History((step,)))
         assert last.facts["mode"] == (not rules, False)
+
+
+def test_of_old_versions_loading_resets_a_counter_that_is_not_given() -> None:
+    steps = (
+        Step("tensor", makes="t0"),
+        Step("module", words=("BatchNorm",), makes="m0"),
+        Step("forward", "m0", ("t0",), "t1"),
+        Step("module", words=("Tanh",), makes="m1"),
+        Step("load_leniently", "m0", ("m1",)),
+    )
+    for rules in (frozenset[str](), frozenset(OLD)):
+        *_, last = Machine(rules).play(History(steps))
+        assert last.facts["m0#"] == (int(not rules),)
+
+
+def test_of_old_versions_inference_mode_entered_again_is_left_once() -> None:
+    made = Step("context", words=("torch.inference_mode()",), makes="c0")
+    steps = (made, *(Step(kind, "c0") for kind in ("enter", "enter", "leave", "leave")))
+    for version in ("2.13.0", "2.0.1"):
+        *_, last = Machine(astray(version)).play(History(steps))
+        assert (last.refusal is not None) is (version == "2.0.1")
 
 
 def test_of_old_versions_set_grad_enabled_does_nothing_where_it_is_entered() -> None:
