@@ -467,17 +467,6 @@ def an_old_autograd_function_is_used(specimen: Specimen, setting: Setting) -> Pl
 
 
 @of_modules
-def a_sparse_embedding_is_weighted_by_itself(specimen: Specimen, setting: Setting) -> Places | None:
-    """An EmbeddingBag has sparse=True, and weights for its samples that are taken from its own."""
-
-    def is_weighted(node: Node) -> bool:
-        told = node.arguments.get("sparse"), node.arguments.get("weighted")
-        return node.op == "EmbeddingBag" and told == (True, "by rows")
-
-    return _if(any(map(is_weighted, specimen.recipe.walk())))
-
-
-@of_modules
 def memory_of_lengths_is_read(specimen: Specimen, setting: Setting) -> Places | None:
     """A recurrent layer is given a packed sequence, or some layer is a CTCLoss."""
     return _if(
