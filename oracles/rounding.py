@@ -8,6 +8,8 @@ So it is measured, on the module itself:
    times. A difference of rounding is no larger than twice what one of these moves causes, as each
    of the two runs may be off by as much, or than `FACTOR` units in the last place of the largest
    value.
+   Where nothing is moved, the two runs must give what they gave before: what is random differs
+   from move to move for another reason.
 2. The same is asked in another precision, of the same values. A difference of rounding shrinks
    with the unit in the last place. A difference of meaning does not.
 
@@ -33,6 +35,8 @@ from .subject import Subject, Variation, is_inexact
 FACTOR: Final = 8.0
 #: How often they are moved, at the most.
 MOVES: Final = 12
+#: The number of the variation that moves nothing: the same once more.
+AGAIN: Final = -1
 #: A difference so many times larger than what the first move causes is none of rounding.
 BEYOND: Final = 1024.0
 #: The other precision, in which a difference of rounding is of another size.
@@ -126,6 +130,11 @@ class _Measured:
         if base is None:
             return False
         difference = _Difference(*base, unit)
+        if difference.is_explained:
+            return True
+        again = self.pair(Variation(dtype, number=AGAIN))
+        if again is None or not difference.is_repeated(*again):
+            return False
         for number in range(MOVES):
             if difference.is_explained:
                 return True
@@ -167,13 +176,26 @@ class _Difference:
         """Whether no further move will explain it: after the first one, it is far larger."""
         return 0.0 < BEYOND * max(self.spread, self.reach) < self.size and self.moved > 0
 
+    def is_repeated(self, observed: Tensor, expected: Tensor) -> bool:
+        """Whether both are there again where nothing is moved, up to FACTOR ulps of the largest.
+
+        What is random differs from move to move: that would be taken for what the moves cause.
+        """
+        return all(
+            before.shape == after.shape
+            and torch.equal(kinds, _kinds(after))
+            and _apart(before, _wide(after)) <= self.reach
+            for before, kinds, after in zip(
+                self.sides, self.kinds, (observed, expected), strict=True
+            )
+        )
+
     def take(self, observed: Tensor, expected: Tensor) -> None:
         """Take what is there after a move."""
         self.moved += 1
         for before, kinds, after in zip(self.sides, self.kinds, (observed, expected), strict=True):
             if before.shape == after.shape:
-                apart = (before - _wide(after)).abs()
-                self.spread = max(self.spread, _largest(apart[apart.isfinite()]))
+                self.spread = max(self.spread, _apart(before, _wide(after)))
                 self.tipped &= kinds == _kinds(after)
 
 
@@ -189,6 +211,12 @@ def _kinds(tensor: Tensor) -> Tensor:
 def _wide(tensor: Tensor) -> Tensor:
     wide = torch.complex128 if tensor.dtype.is_complex else torch.float64
     return tensor.detach().cpu().to_dense().to(wide)
+
+
+def _apart(before: Tensor, after: Tensor) -> float:
+    """The largest difference of finite values."""
+    apart = (before - after).abs()
+    return _largest(apart[apart.isfinite()])
 
 
 def _largest(values: Tensor) -> float:
