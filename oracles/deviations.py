@@ -642,10 +642,10 @@ def an_encoder_that_makes_nested_tensors_has_other_layers(
 
 
 @of_modules
-def a_strided_convolution_dilates_and_pads_in_half_precision(
+def a_convolution_dilates_and_pads_in_half_precision(
     specimen: Specimen, setting: Setting
 ) -> Places | None:
-    """In float16 or bfloat16, a convolution has a stride, a dilation and padding."""
+    """In float16 or bfloat16, a convolution has a dilation and padding."""
     if specimen.dtype not in ("float16", "bfloat16"):
         return None
 
@@ -653,8 +653,7 @@ def a_strided_convolution_dilates_and_pads_in_half_precision(
         if "Conv" not in node.op:
             return False
         args = node.arguments
-        spread = args.get("stride", 1) > 1 and args.get("dilation", 1) > 1
-        return bool(spread and args.get("padding", 0) != 0)
+        return bool(args.get("dilation", 1) > 1 and args.get("padding", 0) != 0)
 
     return _if(any(map(skips, specimen.recipe.walk())))
 
