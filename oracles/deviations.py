@@ -659,15 +659,15 @@ def a_convolution_dilates_and_pads_in_half_precision(
 
 
 @of_modules
-def a_transposed_convolution_pads_its_output_in_bfloat16(
-    specimen: Specimen, setting: Setting
-) -> Places | None:
-    """In bfloat16, a ConvTranspose3d has a stride and output_padding, or is given output_size."""
+def a_convolution_of_space_pads_in_bfloat16(specimen: Specimen, setting: Setting) -> Places | None:
+    """In bfloat16, a Conv3d has padding, or a ConvTranspose3d has a stride and output_padding."""
     if specimen.dtype != "bfloat16":
         return None
 
     def pads(use: Use) -> bool:
         args = use.node.arguments
+        if use.node.op.endswith("Conv3d"):
+            return bool(args.get("padding", 0) != 0)
         added = args.get("output_padding", 0) != 0 or "output_size" in args
         return use.node.op.endswith("ConvTranspose3d") and args.get("stride", 1) > 1 and added
 
