@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import history
 from .codec import CodecError, decode, encode
@@ -59,12 +60,16 @@ class Case:
 
 def to_json(case: Case) -> str:
     """The case as text; the same text for the same case."""
-    return json.dumps({"schema": case.schema} | encode(case), indent=1) + "\n"
+    return json.dumps(_as_data(case), indent=1) + "\n"
 
 
 def to_line(case: Case) -> str:
     """The case as text without line breaks, which is made ten times as fast."""
-    return json.dumps({"schema": case.schema} | encode(case))
+    return json.dumps(_as_data(case))
+
+
+def _as_data(case: Case) -> dict[str, Any]:
+    return {"schema": case.schema} | encode(case)
 
 
 def from_json(text: str) -> Case:

@@ -659,7 +659,9 @@ def a_convolution_dilates_and_pads_in_half_precision(
 
 
 @of_modules
-def a_convolution_of_space_pads_in_bfloat16(specimen: Specimen, setting: Setting) -> Places | None:
+def a_three_dimensional_convolution_pads_in_bfloat16(
+    specimen: Specimen, setting: Setting
+) -> Places | None:
     """In bfloat16, a Conv3d has padding, or a ConvTranspose3d has a stride and output_padding."""
     if specimen.dtype != "bfloat16":
         return None
