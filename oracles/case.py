@@ -69,7 +69,8 @@ def to_line(case: Case) -> str:
 
 
 def _as_data(case: Case) -> dict[str, Any]:
-    return {"schema": case.schema} | encode(case)
+    data: dict[str, Any] = encode(case)
+    return {"schema": case.schema} | data
 
 
 def from_json(text: str) -> Case:
